@@ -1,0 +1,131 @@
+"""The three jobs that a TOML can describe, with the checks that need more than one section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from rayrlhf.config.base import NonNegativeFloat, Section
+from rayrlhf.config.sections import (
+    AlgorithmConfig,
+    CheckpointConfig,
+    CriticConfig,
+    DataConfig,
+    LearnerConfig,
+    ModelConfig,
+    PPOConfig,
+    ReferenceConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    SupervisedRunConfig,
+    WeightSyncConfig,
+)
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory")]
+Seed = Annotated[int, Field(ge=0, lt=2**31, description="every random draw derives from it")]
+
+
+class RLJob(Section):
+    """`rayrlhf rl`: improve a policy against a reward."""
+
+    name: RunName
+    seed: Seed = 0
+    model: ModelConfig
+    data: DataConfig
+    algorithm: AlgorithmConfig
+    rollout: RolloutConfig
+    learner: LearnerConfig = LearnerConfig()
+    critic: CriticConfig = CriticConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    reward: RewardConfig
+    weight_sync: WeightSyncConfig = WeightSyncConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    run: RunConfig
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the algorithm learns values."""
+        return isinstance(self.algorithm, PPOConfig)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a frozen reference is scored (PPO always reports its KL; GRPO only pays for it when used)."""
+        return isinstance(self.algorithm, PPOConfig) or self.algorithm.kl_coefficient > 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        algorithm, rollout = self.algorithm, self.rollout
+        if self.data.prompts is None:
+            raise ValueError("data.prompts is missing: rl needs prompts to roll out")
+        if algorithm.kind == "grpo" and rollout.samples_per_prompt < 2:
+            raise ValueError("algorithm.kind = 'grpo' compares answers: set rollout.samples_per_prompt to 2 or more")
+        trajectories = rollout.prompts_per_step * rollout.samples_per_prompt
+        if trajectories < algorithm.minibatches * self.learner.ranks:
+            raise ValueError(
+                f"a step has {trajectories} trajectories (rollout.prompts_per_step x samples_per_prompt), fewer than "
+                f"algorithm.minibatches x learner.ranks = {algorithm.minibatches * self.learner.ranks}"
+            )
+        longest = self.data.max_prompt_tokens + rollout.max_tokens
+        if longest > self.learner.micro_batch_tokens:
+            raise ValueError(
+                f"the longest trajectory (data.max_prompt_tokens + rollout.max_tokens = {longest}) does not fit "
+                f"learner.micro_batch_tokens = {self.learner.micro_batch_tokens}"
+            )
+        if isinstance(algorithm, PPOConfig) and algorithm.ptx_coefficient > 0 and self.data.pretraining is None:
+            raise ValueError("algorithm.ptx_coefficient > 0 needs data.pretraining")
+        return self
+
+
+class SFTJob(Section):
+    """`rayrlhf sft`: supervised fine-tuning on demonstrations."""
+
+    name: RunName
+    seed: Seed = 0
+    model: ModelConfig
+    data: DataConfig
+    learner: LearnerConfig = LearnerConfig(learning_rate=1e-5, schedule="cosine")
+    run: SupervisedRunConfig = SupervisedRunConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.data.demonstrations is None:
+            raise ValueError("data.demonstrations is missing: sft learns from demonstrations")
+        return _rows_fit(self)
+
+
+class RewardJob(Section):
+    """`rayrlhf reward`: fit a reward model on comparisons."""
+
+    name: RunName
+    seed: Seed = 0
+    model: ModelConfig
+    data: DataConfig
+    learner: LearnerConfig = LearnerConfig(learning_rate=9e-6, schedule="cosine")
+    centering_coefficient: NonNegativeFloat = Field(0.0, description="weight of mean((chosen + rejected)^2)")
+    normalisation: Literal["none", "mean", "mean_std"] = Field("mean_std", description="make the chosen answers' scores zero-mean (and unit-variance) before RL")
+    run: SupervisedRunConfig = SupervisedRunConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.data.comparisons is None:
+            raise ValueError("data.comparisons is missing: a reward model learns from comparisons")
+        return _rows_fit(self)
+
+
+J = TypeVar("J", "SFTJob", "RewardJob")
+
+
+def _rows_fit(job: J) -> J:
+    if job.data.max_sequence_tokens > job.learner.micro_batch_tokens:
+        raise ValueError(
+            f"data.max_sequence_tokens = {job.data.max_sequence_tokens} does not fit "
+            f"learner.micro_batch_tokens = {job.learner.micro_batch_tokens}"
+        )
+    if job.run.batch_rows < job.learner.ranks:
+        raise ValueError(f"run.batch_rows = {job.run.batch_rows} is fewer than learner.ranks = {job.learner.ranks}")
+    return job
+
+
+Job = RLJob | SFTJob | RewardJob

@@ -1,0 +1,200 @@
+"""The sections of a job's config. Each key's unit is in its name or its description; docs are made from these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rayrlhf.config.base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+
+Seconds = PositiveFloat
+
+
+class ModelConfig(Section):
+    """Which model starts the job, and in which precision it is trained and sampled."""
+
+    path: str = Field(description="directory or hub id of a Hugging Face causal language model")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights on every role")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernels of the learner")
+
+
+class DataConfig(Section):
+    """Where the rows come from: JSONL or Parquet files, or hub ids read through `datasets`."""
+
+    prompts: str | None = Field(None, description="rl: prompts to roll out")
+    demonstrations: str | None = Field(None, description="sft: conversations with the wanted response")
+    comparisons: str | None = Field(None, description="reward: pairs or rankings")
+    pretraining: str | None = Field(None, description="ppo-ptx: rows with a `text` to keep the language model honest")
+    held_out: str | None = Field(None, description="rows that are never trained on, for evaluation")
+    max_prompt_tokens: PositiveInt = Field(512, description="longer prompts are left out, counted and named")
+    max_sequence_tokens: PositiveInt = Field(1024, description="supervised stages: longest row, prompt and response")
+
+
+class KLController(Section):
+    """Adaptive KL coefficient of LMHP (2019): proportional control towards `target_nats` per sequence."""
+
+    target_nats: PositiveFloat = Field(6.0, description="wanted mean KL of a whole response, nats")
+    horizon_episodes: PositiveInt = Field(10_000, description="episodes over which an error is worked off")
+
+
+class PolicyLossKeys(Section):
+    """Keys that every policy-gradient algorithm shares."""
+
+    clip_low: PositiveFloat = Field(0.2, description="ratio is clipped below at 1 - clip_low")
+    clip_high: PositiveFloat = Field(0.2, description="ratio is clipped above at 1 + clip_high")
+    dual_clip: Annotated[float, Field(gt=1)] | None = Field(None, description="bound of the loss where A < 0; usual value 3")
+    entropy_coefficient: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus")
+    epochs: PositiveInt = Field(1, description="passes over a step's trajectories")
+    minibatches: PositiveInt = Field(1, description="optimizer steps in one pass")
+    importance_correction: Literal["none", "token_tis"] = Field(
+        "none", description="token_tis: weight tokens by min(policy/behaviour, importance_cap)"
+    )
+    importance_cap: PositiveFloat = Field(2.0, description="cap C of the truncated importance weight")
+
+
+class PPOConfig(PolicyLossKeys):
+    """PPO with a critic and the KL penalty inside the reward (InstructGPT)."""
+
+    kind: Literal["ppo"]
+    kl_coefficient: NonNegativeFloat = Field(0.05, description="beta of the per-token penalty beta * (log pi - log ref)")
+    kl_controller: KLController | None = Field(None, description="adapt kl_coefficient; unset keeps it fixed")
+    gamma: Fraction = Field(1.0, description="discount")
+    gae_lambda: Fraction = Field(0.95, description="GAE lambda")
+    value_clip: PositiveFloat = Field(0.2, description="the value may move this far from its rollout value")
+    value_coefficient: PositiveFloat = Field(0.5, description="scale of the critic's loss")
+    reward_clip: PositiveFloat | None = Field(None, description="scores are clipped to ± this; KL is not")
+    whiten_advantages: bool = Field(True, description="zero mean, unit variance over all response tokens of the step")
+    aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = Field("token_mean", description="how token losses become one number")
+    ptx_coefficient: NonNegativeFloat = Field(0.0, description="weight of the pretraining loss (PPO-ptx); needs data.pretraining")
+    ptx_rows: PositiveInt = Field(8, description="pretraining rows per optimizer step")
+    critic_warmup_steps: NonNegativeInt = Field(0, description="first steps that train the critic alone")
+
+
+class GRPOConfig(PolicyLossKeys):
+    """GRPO: advantages from a group of answers to the same prompt; KL, if any, as a loss term (k3)."""
+
+    kind: Literal["grpo"]
+    kl_coefficient: NonNegativeFloat = Field(0.0, description="weight of the k3 loss against the reference")
+    normalise_std: bool = Field(True, description="divide by the group's standard deviation (off: Dr. GRPO)")
+    epsilon: PositiveFloat = Field(1e-6, description="added to the standard deviation")
+    aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = Field("sequence_mean_token_mean", description="how token losses become one number")
+
+
+AlgorithmConfig = Annotated[PPOConfig | GRPOConfig, Field(discriminator="kind")]
+
+
+class RoleResources(Section):
+    """What Ray reserves for one actor of a role. Reservations are accounting: colocated roles take turns."""
+
+    cpus: PositiveFloat = Field(0.25, description="logical CPUs that Ray reserves for each actor")
+    gpus: NonNegativeFloat = Field(0.0, description="GPUs (fractions share one) that Ray reserves for each actor")
+    threads: PositiveInt | None = Field(None, description="compute threads of each actor; unset: all cores of its node, shared among the ranks of its group")
+
+
+class RolloutConfig(RoleResources):
+    """Rollout workers: vLLM engines that generate."""
+
+    workers: PositiveInt = Field(1, description="vLLM engines")
+    tensor_parallel: PositiveInt = Field(1, description="ranks of one engine")
+    prompts_per_step: PositiveInt = Field(description="prompts in one step")
+    samples_per_prompt: PositiveInt = Field(1, description="answers to each prompt")
+    max_tokens: PositiveInt = Field(description="longest answer, tokens")
+    temperature: PositiveFloat = Field(1.0, description="of sampling; all log-probabilities use it")
+    max_staleness: NonNegativeInt = Field(0, description="steps that trajectories may lag behind the policy; 0 is synchronous")
+    max_concurrent: PositiveInt = Field(64, description="sequences one engine decodes at a time")
+    gpu_memory_share: Fraction = Field(0.5, description="GPU: share of memory for weights and KV cache")
+    kv_cache_gib: PositiveFloat = Field(0.5, description="CPU: GiB of KV cache per engine rank")
+    enforce_eager: bool = Field(True, description="no graph compilation: starts faster, and the CPU gains nothing by it")
+    truncated: Literal["keep", "mask", "penalise"] = Field("penalise", description="answers cut at max_tokens: train as they are, leave out of the loss, or lower their reward")
+    truncated_reward: float = Field(-1.0, description="penalise: the reward becomes min(reward, this)")
+
+
+class TrainingConfig(RoleResources):
+    """What every trained model shares: ranks, ZeRO, optimizer, schedule, micro-batches."""
+
+    ranks: PositiveInt = Field(1, description="data-parallel DeepSpeed ranks")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what is sharded: nothing, optimizer, gradients, weights")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is plain, for tests")
+    learning_rate: PositiveFloat = Field(1e-6, description="peak learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW betas")
+    adam_epsilon: PositiveFloat = Field(1e-8, description="AdamW epsilon")
+    weight_decay: NonNegativeFloat = Field(0.0, description="decoupled weight decay")
+    max_gradient_norm: PositiveFloat | None = Field(1.0, description="clip the global norm; unset: no clipping")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after warmup; cosine ends at 10 %, linear at 0")
+    warmup_steps: NonNegativeInt = Field(0, description="optimizer steps of linear warmup")
+    micro_batch_tokens: PositiveInt = Field(4096, description="padded tokens of one forward and backward pass")
+
+
+class LearnerConfig(TrainingConfig):
+    """The policy's learner group."""
+
+
+class CriticConfig(TrainingConfig):
+    """The critic's group; it starts from the reward model, head included, unless `model` says otherwise."""
+
+    model: str | None = Field(None, description="directory of a sequence-classification model; unset: the reward model, else the policy with a zero head")
+    learning_rate: PositiveFloat = Field(5e-6, description="peak learning rate")
+
+
+class ReferenceConfig(RoleResources):
+    """The frozen policy that KL is measured against."""
+
+    workers: PositiveInt = Field(1, description="actors")
+    model: str | None = Field(None, description="directory or hub id; unset: model.path")
+    micro_batch_tokens: PositiveInt = Field(4096, description="padded tokens of one forward pass")
+
+
+class RewardConfig(RoleResources):
+    """Where rewards come from: a reward model or a Python function, one of the two."""
+
+    model: str | None = Field(None, description="directory or hub id of a sequence-classification model")
+    function: str | None = Field(None, description="`package.module:name` of a function of a RewardRequest")
+    workers: PositiveInt = Field(1, description="actors")
+    timeout_s: Seconds = Field(30.0, description="function: deadline of one call")
+    max_failed_share: Fraction = Field(0.1, description="stop when more of a step's rewards failed")
+    micro_batch_tokens: PositiveInt = Field(4096, description="model: padded tokens of one forward pass")
+    max_sequence_tokens: PositiveInt = Field(2048, description="model: longest sequence; the left of the prompt is cut")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.model is None) == (self.function is None):
+            raise ValueError("give exactly one of reward.model and reward.function")
+        return self
+
+
+class WeightSyncConfig(Section):
+    """How weights travel from the learner to the rollout workers, and how that is proven."""
+
+    bucket_mib: PositiveInt = Field(256, description="MiB of one transfer bucket")
+    timeout_s: Seconds = Field(300.0, description="deadline of one push")
+    logprob_tolerance: PositiveFloat | None = Field(None, description="largest difference of the probe's log-probabilities; unset: 1e-4 in float32, 0.75 in bfloat16")
+
+
+class CheckpointConfig(Section):
+    """When state is saved and how much of it is kept."""
+
+    every_steps: PositiveInt = Field(10, description="steps between checkpoints; the last step is always saved")
+    keep: PositiveInt = Field(2, description="complete checkpoints to keep")
+
+
+class RunConfig(Section):
+    """Where the run lives and how long it may wait."""
+
+    directory: str = Field("runs", description="parent of the run directory: a path or an fsspec URL")
+    steps: PositiveInt = Field(description="optimizer steps of the policy loop")
+    start_timeout_s: Seconds = Field(600.0, description="deadline for placing and starting all roles")
+    phase_timeout_s: Seconds = Field(1800.0, description="deadline of one phase of one step")
+    sample_every_steps: PositiveInt = Field(5, description="steps between tables of samples")
+    ray_address: str | None = Field(None, description="an existing cluster; unset: start one here")
+
+
+class SupervisedRunConfig(Section):
+    """A supervised run: epochs instead of steps."""
+
+    directory: str = Field("runs", description="parent of the run directory")
+    epochs: PositiveInt = Field(1, description="passes over the data")
+    batch_rows: PositiveInt = Field(32, description="demonstrations, or prompts with their comparisons, per optimizer step")
+    timeout_s: Seconds = Field(86_400.0, description="deadline of the whole stage")
+    ray_address: str | None = Field(None, description="an existing cluster; unset: start one here")

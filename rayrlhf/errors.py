@@ -1,0 +1,64 @@
+"""Every exception that rayrlhf raises on purpose, and the exit code each one means.
+
+Two families: `InputError` (exit code 2: the config, data, checkpoint or arguments are wrong, found before
+anything is allocated) and `RunError` (exit code 1: the input was right and the run failed). Each message says
+what was found, what was expected and which key, line or file to change.
+"""
+
+from __future__ import annotations
+
+
+class RayRLHFError(Exception):
+    """Base of all errors with a message written for the user."""
+
+    exit_code = 1
+
+
+class InputError(RayRLHFError):
+    """What the user gave is wrong; nothing has been allocated or written."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration key is unknown, has a wrong value, or contradicts another one."""
+
+
+class DataError(InputError):
+    """A data file is missing, malformed (the line is named) or holds nothing usable."""
+
+
+class ModelError(InputError):
+    """A model directory cannot serve the role it was given."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is incomplete, damaged, or belongs to another run."""
+
+
+class PlacementError(InputError):
+    """The cluster has not got what the placement asks for."""
+
+
+class RunError(RayRLHFError):
+    """The run failed although its input was right."""
+
+
+class DeadlineExceededError(RunError):
+    """A wait on a remote call ran past its deadline."""
+
+
+class RoleFailedError(RunError):
+    """A Ray actor of a role died or raised."""
+
+
+class WeightSyncError(RunError):
+    """A weight push failed, or what arrived is not what was sent."""
+
+
+class RewardError(RunError):
+    """Too many trajectories could not be scored."""
+
+
+class NumericalError(RunError):
+    """A loss, gradient, reward or log-probability is NaN or infinite."""
