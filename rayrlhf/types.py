@@ -142,9 +142,7 @@ class ExperienceBatch:
         """The given rows, trimmed to the longest of them."""
         index = torch.as_tensor(indices, dtype=torch.long)
         width = int(self.lengths[index].max())
-        tensors = {
-            f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in ("trajectory_ids",)
-        }
+        tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in ("trajectory_ids",)}
         tensors = {name: t[:, :width] if t.dim() == 2 else t for name, t in tensors.items()}
         return replace(self, trajectory_ids=tuple(self.trajectory_ids[i] for i in indices), **tensors)
 

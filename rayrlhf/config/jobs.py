@@ -104,7 +104,9 @@ class RewardJob(Section):
     data: DataConfig
     learner: LearnerConfig = LearnerConfig(learning_rate=9e-6, schedule="cosine")
     centering_coefficient: NonNegativeFloat = Field(0.0, description="weight of mean((chosen + rejected)^2)")
-    normalisation: Literal["none", "mean", "mean_std"] = Field("mean_std", description="make the chosen answers' scores zero-mean (and unit-variance) before RL")
+    normalisation: Literal["none", "mean", "mean_std"] = Field(
+        "mean_std", description="make the chosen answers' scores zero-mean (and unit-variance) before RL"
+    )
     run: SupervisedRunConfig = SupervisedRunConfig()
 
     @model_validator(mode="after")

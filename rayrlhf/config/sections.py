@@ -17,7 +17,9 @@ class ModelConfig(Section):
     path: str = Field(description="directory or hub id of a Hugging Face causal language model")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights on every role")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernels of the learner")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa", description="attention kernels of the learner"
+    )
 
 
 class DataConfig(Section):
@@ -44,7 +46,9 @@ class PolicyLossKeys(Section):
 
     clip_low: PositiveFloat = Field(0.2, description="ratio is clipped below at 1 - clip_low")
     clip_high: PositiveFloat = Field(0.2, description="ratio is clipped above at 1 + clip_high")
-    dual_clip: Annotated[float, Field(gt=1)] | None = Field(None, description="bound of the loss where A < 0; usual value 3")
+    dual_clip: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="bound of the loss where A < 0; usual value 3"
+    )
     entropy_coefficient: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus")
     epochs: PositiveInt = Field(1, description="passes over a step's trajectories")
     minibatches: PositiveInt = Field(1, description="optimizer steps in one pass")
@@ -58,7 +62,9 @@ class PPOConfig(PolicyLossKeys):
     """PPO with a critic and the KL penalty inside the reward (InstructGPT)."""
 
     kind: Literal["ppo"]
-    kl_coefficient: NonNegativeFloat = Field(0.05, description="beta of the per-token penalty beta * (log pi - log ref)")
+    kl_coefficient: NonNegativeFloat = Field(
+        0.05, description="beta of the per-token penalty beta * (log pi - log ref)"
+    )
     kl_controller: KLController | None = Field(None, description="adapt kl_coefficient; unset keeps it fixed")
     gamma: Fraction = Field(1.0, description="discount")
     gae_lambda: Fraction = Field(0.95, description="GAE lambda")
@@ -66,8 +72,12 @@ class PPOConfig(PolicyLossKeys):
     value_coefficient: PositiveFloat = Field(0.5, description="scale of the critic's loss")
     reward_clip: PositiveFloat | None = Field(None, description="scores are clipped to ± this; KL is not")
     whiten_advantages: bool = Field(True, description="zero mean, unit variance over all response tokens of the step")
-    aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = Field("token_mean", description="how token losses become one number")
-    ptx_coefficient: NonNegativeFloat = Field(0.0, description="weight of the pretraining loss (PPO-ptx); needs data.pretraining")
+    aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = Field(
+        "token_mean", description="how token losses become one number"
+    )
+    ptx_coefficient: NonNegativeFloat = Field(
+        0.0, description="weight of the pretraining loss (PPO-ptx); needs data.pretraining"
+    )
     ptx_rows: PositiveInt = Field(8, description="pretraining rows per optimizer step")
     critic_warmup_steps: NonNegativeInt = Field(0, description="first steps that train the critic alone")
 
@@ -79,7 +89,9 @@ class GRPOConfig(PolicyLossKeys):
     kl_coefficient: NonNegativeFloat = Field(0.0, description="weight of the k3 loss against the reference")
     normalise_std: bool = Field(True, description="divide by the group's standard deviation (off: Dr. GRPO)")
     epsilon: PositiveFloat = Field(1e-6, description="added to the standard deviation")
-    aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = Field("sequence_mean_token_mean", description="how token losses become one number")
+    aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = Field(
+        "sequence_mean_token_mean", description="how token losses become one number"
+    )
 
 
 AlgorithmConfig = Annotated[PPOConfig | GRPOConfig, Field(discriminator="kind")]
@@ -90,7 +102,10 @@ class RoleResources(Section):
 
     cpus: PositiveFloat = Field(0.25, description="logical CPUs that Ray reserves for each actor")
     gpus: NonNegativeFloat = Field(0.0, description="GPUs (fractions share one) that Ray reserves for each actor")
-    threads: PositiveInt | None = Field(None, description="compute threads of each actor; unset: all cores of its node, shared among the ranks of its group")
+    threads: PositiveInt | None = Field(
+        None,
+        description="compute threads of each actor; unset: all cores of its node, shared among the ranks of its group",
+    )
 
 
 class RolloutConfig(RoleResources):
@@ -102,12 +117,19 @@ class RolloutConfig(RoleResources):
     samples_per_prompt: PositiveInt = Field(1, description="answers to each prompt")
     max_tokens: PositiveInt = Field(description="longest answer, tokens")
     temperature: PositiveFloat = Field(1.0, description="of sampling; all log-probabilities use it")
-    max_staleness: NonNegativeInt = Field(0, description="steps that trajectories may lag behind the policy; 0 is synchronous")
+    max_staleness: NonNegativeInt = Field(
+        0, description="steps that trajectories may lag behind the policy; 0 is synchronous"
+    )
     max_concurrent: PositiveInt = Field(64, description="sequences one engine decodes at a time")
     gpu_memory_share: Fraction = Field(0.5, description="GPU: share of memory for weights and KV cache")
     kv_cache_gib: PositiveFloat = Field(0.5, description="CPU: GiB of KV cache per engine rank")
-    enforce_eager: bool = Field(True, description="no graph compilation: starts faster, and the CPU gains nothing by it")
-    truncated: Literal["keep", "mask", "penalise"] = Field("penalise", description="answers cut at max_tokens: train as they are, leave out of the loss, or lower their reward")
+    enforce_eager: bool = Field(
+        True, description="no graph compilation: starts faster, and the CPU gains nothing by it"
+    )
+    truncated: Literal["keep", "mask", "penalise"] = Field(
+        "penalise",
+        description="answers cut at max_tokens: train as they are, leave out of the loss, or lower their reward",
+    )
     truncated_reward: float = Field(-1.0, description="penalise: the reward becomes min(reward, this)")
 
 
@@ -122,7 +144,9 @@ class TrainingConfig(RoleResources):
     adam_epsilon: PositiveFloat = Field(1e-8, description="AdamW epsilon")
     weight_decay: NonNegativeFloat = Field(0.0, description="decoupled weight decay")
     max_gradient_norm: PositiveFloat | None = Field(1.0, description="clip the global norm; unset: no clipping")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after warmup; cosine ends at 10 %, linear at 0")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="after warmup; cosine ends at 10 %, linear at 0"
+    )
     warmup_steps: NonNegativeInt = Field(0, description="optimizer steps of linear warmup")
     micro_batch_tokens: PositiveInt = Field(4096, description="padded tokens of one forward and backward pass")
 
@@ -134,7 +158,10 @@ class LearnerConfig(TrainingConfig):
 class CriticConfig(TrainingConfig):
     """The critic's group; it starts from the reward model, head included, unless `model` says otherwise."""
 
-    model: str | None = Field(None, description="directory of a sequence-classification model; unset: the reward model, else the policy with a zero head")
+    model: str | None = Field(
+        None,
+        description="directory of a sequence-classification model; unset: the reward model, else the policy with a zero head",
+    )
     learning_rate: PositiveFloat = Field(5e-6, description="peak learning rate")
 
 
@@ -169,7 +196,10 @@ class WeightSyncConfig(Section):
 
     bucket_mib: PositiveInt = Field(256, description="MiB of one transfer bucket")
     timeout_s: Seconds = Field(300.0, description="deadline of one push")
-    logprob_tolerance: PositiveFloat | None = Field(None, description="largest difference of the probe's log-probabilities; unset: 1e-4 in float32, 0.75 in bfloat16")
+    logprob_tolerance: PositiveFloat | None = Field(
+        None,
+        description="largest difference of the probe's log-probabilities; unset: 1e-4 in float32, 0.75 in bfloat16",
+    )
 
 
 class CheckpointConfig(Section):
@@ -195,6 +225,8 @@ class SupervisedRunConfig(Section):
 
     directory: str = Field("runs", description="parent of the run directory")
     epochs: PositiveInt = Field(1, description="passes over the data")
-    batch_rows: PositiveInt = Field(32, description="demonstrations, or prompts with their comparisons, per optimizer step")
+    batch_rows: PositiveInt = Field(
+        32, description="demonstrations, or prompts with their comparisons, per optimizer step"
+    )
     timeout_s: Seconds = Field(86_400.0, description="deadline of the whole stage")
     ray_address: str | None = Field(None, description="an existing cluster; unset: start one here")
