@@ -1,0 +1,166 @@
+"""Hugging Face models with the two heads that RLHF needs: a log-probability and a scalar for every token.
+
+    TokenLogprobs: causal LM  ──▶ log p(token t | < t) and entropy, [B, T]
+    TokenScalars:  scalar head ──▶ one number after each token, [B, T] (reward: at the last one; critic: before each)
+
+Loading switches dropout off (else the PPO ratio is not 1 at the first step) and never runs code from the hub.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rayrlhf.algorithms.logprobs import chunked_logprobs
+from rayrlhf.config.sections import ModelConfig
+from rayrlhf.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SCALAR_HEADS = ("score", "classifier")
+
+
+class TokenLogprobs(nn.Module):
+    """A causal language model that answers with log-probabilities of given tokens instead of logits."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: torch.Tensor, mask: torch.Tensor, temperature: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log p and entropy (float32 nats) of the tokens where `mask` is 1; 0 elsewhere. All [B, T].
+
+        The hidden state at t - 1 predicts token t, so the first token of a row can have none.
+        """
+        hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        wanted = mask[:, 1:] > 0
+        head = self.model.get_output_embeddings()
+        chosen, entropies = chunked_logprobs(head, hidden[:, :-1][wanted], input_ids[:, 1:][wanted], temperature)
+        logprobs, entropy = torch.zeros_like(mask), torch.zeros_like(mask)
+        place = torch.nn.functional.pad(wanted, (1, 0))
+        return logprobs.masked_scatter(place, chosen), entropy.masked_scatter(place, entropies.detach())
+
+
+class TokenScalars(nn.Module):
+    """A sequence-classification model with one label, read at every position."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.head_name = next(name for name in SCALAR_HEADS if hasattr(model, name))
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The scalar after each token, float32 [B, T]; at padding it means nothing."""
+        hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        return getattr(self.model, self.head_name)(hidden).squeeze(-1).float()
+
+
+def values_before_tokens(scalars: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """V of the state *before* token t, from scalars after each token: shifted by one; 0 where `mask` is 0."""
+    shifted = torch.nn.functional.pad(scalars[:, :-1], (1, 0))
+    return torch.where(mask > 0, shifted, 0.0)
+
+
+def load_policy(config: ModelConfig, path: str | None = None) -> TokenLogprobs:
+    """The causal language model at `path` (default: `config.path`)."""
+    model = _load(AutoModelForCausalLM, path or config.path, config, {})
+    return TokenLogprobs(model)
+
+
+def load_scalar(config: ModelConfig, path: str, *, head: str = "required", seed: int = 0) -> TokenScalars:
+    """A model with a scalar head. `head`: `required` (a checkpoint without one is refused), `normal` or `zero`
+    (a new one, N(0, 1 / sqrt(d + 1)) as InstructGPT's reward model, or zeros as a critic on a bare policy).
+    """
+    model, missing = _load(AutoModelForSequenceClassification, path, config, {"num_labels": 1}, report=True)
+    head_name = next((name for name in SCALAR_HEADS if hasattr(model, name)), None)
+    if head_name is None:
+        raise ModelError(f"{path}: no scalar head named {' or '.join(SCALAR_HEADS)} in {type(model).__name__}")
+    weight = getattr(model, head_name).weight
+    if any(name.startswith(f"{head_name}.") for name in missing):
+        if head == "required":
+            raise ModelError(f"{path}: this model has no trained reward head ({head_name}.weight is missing)")
+        with torch.no_grad():
+            std = 1 / math.sqrt(weight.shape[-1] + 1) if head == "normal" else 0.0
+            generator = torch.Generator().manual_seed(seed)
+            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+    return TokenScalars(model)
+
+
+def _load(auto: Any, path: str, config: ModelConfig, extra: dict[str, Any], *, report: bool = False) -> Any:
+    try:
+        hf_config = AutoConfig.from_pretrained(path, trust_remote_code=False, **extra)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be loaded as a model: {_first_line(error)}") from None
+    for name in vars(hf_config):
+        if name.endswith(("dropout", "pdrop")) and isinstance(getattr(hf_config, name), float):
+            setattr(hf_config, name, 0.0)
+    if getattr(hf_config, "pad_token_id", None) is None:
+        hf_config.pad_token_id = 0
+    loaded = auto.from_pretrained(
+        path,
+        config=hf_config,
+        dtype=DTYPES[config.dtype],
+        attn_implementation=config.attention,
+        trust_remote_code=False,
+        output_loading_info=report,
+    )
+    model = loaded[0] if report else loaded
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return (model, loaded[1]["missing_keys"]) if report else model
+
+
+def load_tokenizer(path: str, *, need_template: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer at `path`, with a chat template unless it may do without."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from None
+    if need_template and not tokenizer.chat_template:
+        raise ModelError(
+            f"{path}: the tokenizer has no chat template; add chat_template.jinja to the directory, "
+            "or start from an instruct model"
+        )
+    return tokenizer
+
+
+def require_reward_head(path: str) -> None:
+    """Refuse, without loading any weights, a local directory whose checkpoint has no scalar head."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    names = _tensor_names(folder)
+    if not any(name.split(".")[0] in SCALAR_HEADS for name in names):
+        raise ModelError(
+            f"{path}: no reward head among its tensors (expected {' or '.join(SCALAR_HEADS)}.weight); "
+            "reward.model needs a sequence-classification model, such as `rayrlhf reward` exports"
+        )
+
+
+def _tensor_names(folder: Path) -> set[str]:
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            names.update(tensors.keys())
+    if not names:
+        raise ModelError(f"{folder}: no safetensors weights in this directory")
+    return names
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

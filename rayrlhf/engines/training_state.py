@@ -1,0 +1,145 @@
+"""Weights and optimizer state of a `TrainingEngine` as safetensors shards that load on any number of ranks.
+
+Every parameter's full fp32 weight and moments are gathered in turn (ZeRO 0 to 3 alike) and written by one rank, in
+turn, to its own shard. Loading reads all shards on every rank and keeps what the rank owns. No pickles: DeepSpeed's
+own checkpoints unpickle, and its ZeRO-3 states do not load on another number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from rayrlhf.engines.training import TrainingEngine
+from rayrlhf.errors import CheckpointError
+
+MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ()}
+
+
+def save_training_state(engine: TrainingEngine, folder: Path) -> list[Path]:
+    """Write this rank's shard of weights, moments and step count; all ranks call it. Returns the files written here."""
+    shard: dict[str, torch.Tensor] = {}
+    for index, (name, parameter) in enumerate(_parameters(engine)):
+        tensors = {"weight": _full(engine, parameter, None)}
+        if engine.optimizer_steps:
+            tensors |= {key: _full(engine, parameter, key) for key in MOMENTS[engine.config.optimizer]}
+        if index % engine.world_size == engine.rank:
+            shard |= {f"{key}/{name}": t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"shard-{engine.rank:05d}-of-{engine.world_size:05d}.safetensors"
+    save_file(shard, path, metadata={"optimizer_steps": str(engine.optimizer_steps)})
+    return [path]
+
+
+def load_module_weights(module: nn.Module, folder: Path) -> None:
+    """Copy saved weights into a module before it is handed to DeepSpeed."""
+    saved = {key.removeprefix("weight/"): t for key, t in _read(folder) if key.startswith("weight/")}
+    parameters = dict(module.named_parameters())
+    if saved.keys() != parameters.keys():
+        odd = sorted(saved.keys() ^ parameters.keys())[0]
+        raise CheckpointError(f"{folder}: this checkpoint is of another model (first difference: {odd})")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if parameter.shape != saved[name].shape:
+                raise CheckpointError(
+                    f"{folder}: {name} has shape {tuple(saved[name].shape)}, the model has {tuple(parameter.shape)}"
+                )
+            parameter.copy_(saved[name])
+
+
+def load_optimizer_state(engine: TrainingEngine, folder: Path) -> None:
+    """Restore moments, fp32 master weights and the step count, each rank its part; all ranks call it."""
+    engine.optimizer_steps = _steps(folder)
+    moments = MOMENTS[engine.config.optimizer]
+    if engine.optimizer_steps and moments:
+        _create_moments(engine, engine.optimizer_steps)
+    named = dict(_parameters(engine))
+    for key, tensor in _read(folder):
+        kind, _, name = key.partition("/")
+        if kind == "weight" or engine.optimizer_steps:
+            _set(engine, named[name], tensor, None if kind == "weight" else kind)
+
+
+def _parameters(engine: TrainingEngine) -> Iterator[tuple[str, nn.Parameter]]:
+    yield from engine.module.named_parameters()
+
+
+def _full(engine: TrainingEngine, parameter: nn.Parameter, moment: str | None) -> torch.Tensor:
+    if not engine.config.zero_stage and not _has_master(parameter):
+        return parameter if moment is None else engine.engine.optimizer.state[parameter][moment]
+    if moment is None:
+        return safe_get_full_fp32_param(parameter)
+    return safe_get_full_optimizer_state(parameter, moment)
+
+
+def _has_master(parameter: nn.Parameter) -> bool:
+    return hasattr(parameter, "_hp_mapping") or hasattr(parameter, "ds_id")
+
+
+def _create_moments(engine: TrainingEngine, steps: int) -> None:
+    """Give torch's optimizer the state it would otherwise create at its first step."""
+    wrapper = engine.engine.optimizer
+    base = getattr(wrapper, "optimizer", wrapper)
+    flat = getattr(wrapper, "fp32_partitioned_groups_flat", None)
+    parameters = flat if flat is not None else [p for group in base.param_groups for p in group["params"]]
+    for parameter in parameters:
+        base.state[parameter] = {
+            "step": torch.tensor(float(steps)),
+            **{key: torch.zeros_like(parameter, memory_format=torch.preserve_format) for key in MOMENTS["adamw"]},
+        }
+    if hasattr(wrapper, "_lazy_init_hp_params_optimizer_state"):
+        wrapper._lazy_init_hp_params_optimizer_state()
+
+
+def _set(engine: TrainingEngine, parameter: nn.Parameter, full: torch.Tensor, moment: str | None) -> None:
+    if hasattr(parameter, "ds_id"):
+        part = _zero3_partition(engine, parameter, full)
+        if moment is None:
+            safe_set_local_fp32_param(parameter, part)
+        else:
+            safe_set_local_optimizer_state(parameter, part, moment)
+    elif hasattr(parameter, "_hp_mapping"):
+        full = full.to(engine.device, torch.float32)
+        if moment is None:
+            parameter.set_full_hp_param(full)
+        else:
+            parameter.set_full_hp_param(full, moment)
+    elif moment is not None:
+        engine.engine.optimizer.state[parameter][moment].copy_(full)
+
+
+def _zero3_partition(engine: TrainingEngine, parameter: nn.Parameter, full: torch.Tensor) -> torch.Tensor:
+    """This rank's slice, padded: the last rank's slice can reach past the end of the tensor."""
+    size = parameter.ds_tensor.numel()
+    flat = torch.nn.functional.pad(full.flatten(), (0, size * engine.world_size - full.numel()))
+    return flat.narrow(0, size * engine.rank, size).to(engine.device, torch.float32)
+
+
+def _read(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    for file in _shards(folder):
+        with safe_open(file, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+                yield key, tensors.get_tensor(key)
+
+
+def _steps(folder: Path) -> int:
+    with safe_open(_shards(folder)[0], framework="pt") as tensors:
+        return int(tensors.metadata()["optimizer_steps"])
+
+
+def _shards(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("shard-*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{folder}: no shards of training state")
+    return files

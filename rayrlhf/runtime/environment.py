@@ -1,0 +1,69 @@
+"""The one module that reads and writes `os.environ`, and that sets how many threads a process computes with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+
+def set_variables(variables: Mapping[str, str]) -> None:
+    """Set environment variables of this process (and of the children it will start)."""
+    os.environ.update(variables)
+
+
+def read_variable(name: str, default: str | None = None) -> str | None:
+    """An environment variable of this process."""
+    return os.environ.get(name, default)
+
+
+def node_cores() -> int:
+    """The cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def thread_count(wanted: int | None, processes: int = 1) -> int:
+    """Compute threads of one process of a role: `wanted`, or the node's cores shared among the role's `processes`."""
+    return wanted or max(1, node_cores() // processes)
+
+
+def quiet_process(threads: int) -> dict[str, str]:
+    """Variables for a role's process. Ray would set OMP_NUM_THREADS to the actor's CPUs, silently one thread."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DS_ACCELERATOR": read_variable("DS_ACCELERATOR", "") or "",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def rank_variables(rank: int, world_size: int, address: str, port: int, local_rank: int) -> dict[str, str]:
+    """What DeepSpeed expects to find about its process group."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(local_rank),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
+    }
+
+
+def vllm_variables(threads: int, tensor_parallel: int, kv_cache_gib: float, first_core: int = 0) -> dict[str, str]:
+    """vLLM's CPU settings: explicit cores for each tensor-parallel rank (the default wants a NUMA node a rank)."""
+    cores = sorted(os.sched_getaffinity(0))
+    per_rank = max(1, threads // tensor_parallel)
+    bindings = []
+    for rank in range(tensor_parallel):
+        start = first_core + rank * per_rank
+        mine = [cores[(start + i) % len(cores)] for i in range(per_rank)]
+        bindings.append(",".join(str(core) for core in sorted(set(mine))))
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": "|".join(bindings),
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gib))),
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TORCHDYNAMO_DISABLE": "1",
+    }
