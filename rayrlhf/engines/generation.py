@@ -1,0 +1,161 @@
+"""vLLM's asynchronous engine as rollouts need it: token ids in, token ids and log-probabilities out.
+
+Prompts are never re-tokenised; each sample has its own seed; the end-of-sequence token is part of the completion. The
+engine's own processes are children of this one. Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.config import WeightTransferConfig
+from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from rayrlhf.types import Completion, FinishReason, Prompt, VersionSpan
+from rayrlhf.weight_sync.plugin import BACKEND, register
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSpec:
+    """What an engine needs to know; lengths in tokens."""
+
+    model: str
+    dtype: str
+    max_model_length: int
+    max_concurrent: int
+    tensor_parallel: int = 1
+    enforce_eager: bool = True
+    gpu_memory_share: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an answer is drawn."""
+
+    max_tokens: int
+    temperature: float
+    stop_token_ids: tuple[int, ...]
+
+
+class GenerationEngine:
+    """One `AsyncLLM`, with the policy version its weights have."""
+
+    def __init__(self, spec: GenerationSpec) -> None:
+        register()
+        self.tensor_parallel = spec.tensor_parallel
+        self._requests = 0
+        self._llm = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=spec.model,
+                dtype=spec.dtype,
+                max_model_len=spec.max_model_length,
+                max_num_seqs=spec.max_concurrent,
+                tensor_parallel_size=spec.tensor_parallel,
+                enforce_eager=spec.enforce_eager,
+                gpu_memory_utilization=spec.gpu_memory_share,
+                seed=spec.seed,
+                logprobs_mode="processed_logprobs",
+                generation_config="vllm",
+                skip_tokenizer_init=True,
+                trust_remote_code=False,
+                disable_log_stats=True,
+                weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+                worker_extension_cls="rayrlhf.weight_sync.receiver.WorkerExtension",
+            )
+        )
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """One completion for each seed."""
+        return list(await asyncio.gather(*(self._complete(prompt, sampling, seed) for seed in seeds)))
+
+    async def _complete(self, prompt: Prompt, sampling: Sampling, seed: int) -> Completion:
+        params = SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            seed=seed,
+            logprobs=0,
+            stop_token_ids=list(sampling.stop_token_ids),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        return _completion((await self._run(prompt.token_ids, params)).outputs[0])
+
+    async def logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """log p(token t | tokens < t) in nats for t = 1, 2, … at temperature 1."""
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        output = await self._run(token_ids, params)
+        assert output.prompt_logprobs is not None
+        return [entry[token].logprob for entry, token in zip(output.prompt_logprobs, token_ids, strict=True) if entry]
+
+    async def _run(self, token_ids: Sequence[int], params: SamplingParams) -> RequestOutput:
+        self._requests += 1
+        output: RequestOutput | None = None
+        prompt: Any = {"prompt_token_ids": list(token_ids)}
+        async for output in self._llm.generate(prompt, params, request_id=f"r{self._requests}"):
+            pass
+        if output is None or not output.finished:
+            raise RuntimeError("vLLM ended a request without finishing it")
+        return output
+
+    async def pause(self) -> None:
+        """Freeze running requests where they are and forget cached prefixes: they were computed by old weights."""
+        await self._llm.pause_generation(mode="keep", clear_cache=True)
+
+    async def resume(self) -> None:
+        """Let requests go on."""
+        await self._llm.resume_generation()
+
+    async def join_transfer(self, init_info: dict[str, Any]) -> None:
+        """Meet the sender (see `BroadcastInitInfo`)."""
+        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info))
+
+    async def receive(self, version: int, update_info: dict[str, Any]) -> None:
+        """Take one push and call it `version` (see `BroadcastUpdateInfo`)."""
+        await self._llm.start_weight_update()
+        await self._llm.update_weights(WeightTransferUpdateRequest(update_info))
+        await self._llm.finish_weight_update(str(version))
+
+    async def version(self) -> str:
+        """The version of the weights, `default` before the first push."""
+        return await self._llm.get_weight_version()
+
+    async def worker_call(self, method: str, *args: Any) -> list[Any]:
+        """Call a method of `WorkerExtension` on every tensor-parallel rank."""
+        return await self._llm.collective_rpc(method, args=args)
+
+    async def check_health(self) -> None:
+        """Raise if the engine's processes are dead."""
+        await self._llm.check_health()
+
+    def shutdown(self) -> None:
+        """End the engine's processes."""
+        self._llm.shutdown()
+
+
+def _completion(output: CompletionOutput) -> Completion:
+    tokens = tuple(output.token_ids)
+    reason: FinishReason = "stop" if output.finish_reason == "stop" else "length"
+    if output.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"vLLM ended a request with finish_reason={output.finish_reason!r}")
+    assert output.logprobs is not None
+    logprobs = tuple(step[token].logprob for step, token in zip(output.logprobs, tokens, strict=True))
+    return Completion(tokens, logprobs, reason, _spans(output, len(tokens)))
+
+
+def _spans(output: CompletionOutput, length: int) -> tuple[VersionSpan, ...]:
+    spans = output.weight_versions or []
+    return tuple(VersionSpan(s.start, s.end, _version(s.version)) for s in spans) or (VersionSpan(0, length, -1),)
+
+
+def _version(label: str) -> int:
+    """Versions are numbers; weights that were never pushed are version -1."""
+    return -1 if label == "default" else int(label)
