@@ -1,0 +1,108 @@
+"""Reaching a Ray cluster, checking that the roles fit, and placing them.
+
+Knows bundles of CPUs and GPUs and nothing of what runs in them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from rayrlhf.errors import PlacementError
+from rayrlhf.runtime.environment import set_variables
+
+
+@dataclass(frozen=True, slots=True)
+class RoleBundle:
+    """What one actor of a role reserves. `together` bundles of a role share a placement group."""
+
+    role: str
+    count: int
+    cpus: float
+    gpus: float
+    together: bool = False
+    spread: bool = False
+
+
+def connect(address: str | None = None) -> None:
+    """Join the cluster at `address`, or start one on this machine; actors' output goes to Ray's log files."""
+    if ray.is_initialized():
+        return
+    set_variables({"RAY_AUTH_MODE": "token", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"})
+    ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+
+
+def check_feasible(bundles: Sequence[RoleBundle]) -> None:
+    """Put every bundle on some node, largest first, or say what is missing; needs no time and starts nothing.
+
+    Raises:
+        PlacementError: "need …, have …", and the keys to change.
+
+    """
+    free = [
+        [node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)] for node in ray.nodes() if node["Alive"]
+    ]
+    have = f"{sum(n[0] for n in free):g} CPUs and {sum(n[1] for n in free):g} GPUs on {len(free)} node(s)"
+    wanted = [b for b in bundles for _ in range(b.count)]
+    need = f"{sum(b.cpus for b in wanted):g} CPUs and {sum(b.gpus for b in wanted):g} GPUs"
+    for bundle in sorted(wanted, key=lambda b: (-b.gpus, -b.cpus)):
+        node = next((n for n in free if n[0] >= bundle.cpus - 1e-9 and n[1] >= bundle.gpus - 1e-9), None)
+        if node is None:
+            raise PlacementError(
+                f"need {need} for all roles, have {have}; no node has {bundle.cpus:g} CPUs and {bundle.gpus:g} GPUs "
+                f"left for a {bundle.role} actor: lower {bundle.role}.cpus, {bundle.role}.gpus or its count"
+            )
+        node[0] -= bundle.cpus
+        node[1] -= bundle.gpus
+
+
+class Placement:
+    """The placement groups of a run, by role."""
+
+    def __init__(self, bundles: Sequence[RoleBundle]) -> None:
+        self._bundles = {bundle.role: bundle for bundle in bundles}
+        self._groups = {bundle.role: _reserve(bundle) for bundle in bundles}
+
+    def wait(self, timeout_s: float) -> None:
+        """Block until every reservation is granted.
+
+        Raises:
+            PlacementError: names the roles that are still pending at the deadline.
+
+        """
+        deadline = time.monotonic() + timeout_s
+        for role, groups in self._groups.items():
+            for group in groups:
+                if not group.wait(max(0.1, deadline - time.monotonic())):
+                    raise PlacementError(f"{role}: the cluster did not grant its resources within {timeout_s:.0f} s")
+
+    def options(self, role: str, rank: int) -> dict[str, Any]:
+        """Ray actor options that put this actor on its reservation."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        bundle, groups = self._bundles[role], self._groups[role]
+        group, index = (groups[0], rank) if bundle.together else (groups[rank], 0)
+        return {
+            "num_cpus": bundle.cpus,
+            "num_gpus": bundle.gpus,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+        }
+
+    def release(self) -> None:
+        """Give all reservations back."""
+        for groups in self._groups.values():
+            for group in groups:
+                remove_placement_group(group)
+
+
+def _reserve(bundle: RoleBundle) -> list[PlacementGroup]:
+    resources = {"CPU": bundle.cpus} | ({"GPU": bundle.gpus} if bundle.gpus else {})
+    strategy = "SPREAD" if bundle.spread else "PACK"
+    if bundle.together:
+        return [placement_group([resources] * bundle.count, strategy=strategy)]
+    return [placement_group([resources], strategy=strategy) for _ in range(bundle.count)]
