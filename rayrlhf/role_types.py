@@ -1,0 +1,188 @@
+"""The roles as the loop sees them: typed calls on Ray actors, real or fake. Knows no engine and no Ray.
+
+Groups of trajectories and scores pass between roles as Ray objects; the driver sees `GroupInfo` and metrics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rayrlhf.types import Prompt, Rewards, TokenScores, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One prompt's use in a step: K samples with their own seeds."""
+
+    step: int
+    group_id: str
+    prompt: Prompt
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """What the driver learns about a finished group; its size does not grow with tokens."""
+
+    group_id: str
+    trajectory_ids: tuple[str, ...]
+    prompt_tokens: int
+    response_tokens: tuple[int, ...]
+    oldest_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class LearnRequest:
+    """What a learner or critic rank needs beside the objects: the step's number and the KL coefficient."""
+
+    step: int
+    kl_coefficient: float
+
+
+@dataclass(frozen=True, slots=True)
+class SyncInfo:
+    """What the learner will push: one entry a tensor, as (name, dtype, shape)."""
+
+    specs: tuple[tuple[str, str, tuple[int, ...]], ...]
+    bucket_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncAddress:
+    """Where the sender listens for `world_size` ranks."""
+
+    address: str
+    port: int
+    world_size: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SentWeights:
+    """What one push sent: digests by tensor."""
+
+    digests: dict[str, int]
+    size_bytes: int
+    buckets: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldWeights:
+    """What one rollout worker has after a push: for each of its ranks, digests received and layers' deviations."""
+
+    version: int
+    digests: tuple[dict[str, int], ...]
+    deviations: tuple[dict[str, float], ...]
+    probe_logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt and an answer as text, for people."""
+
+    prompt: str
+    response: str
+    reward: float | None
+    finish_reason: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class RolloutWorker(Protocol):
+    """Generates."""
+
+    def generate(self, request: GenerationRequest) -> tuple[GroupInfo, list[Trajectory]]:
+        """All samples of one prompt, journalled; two Ray objects."""
+        ...
+
+    def pause(self) -> None:
+        """Freeze running requests."""
+        ...
+
+    def resume(self) -> None:
+        """Let them go on."""
+        ...
+
+    def join_transfer(self, where: SyncAddress, first_rank: int) -> None:
+        """Meet the sender."""
+        ...
+
+    def receive(self, version: int, info: SyncInfo) -> None:
+        """Take one push."""
+        ...
+
+    def held(self, probe: tuple[int, ...]) -> HeldWeights:
+        """Evidence of what the worker computes with."""
+        ...
+
+
+class RewardWorker(Protocol):
+    """Scores answers."""
+
+    def score(self, *groups: list[Trajectory]) -> Rewards:
+        """Rewards of all trajectories in the groups."""
+        ...
+
+
+class ReferenceWorker(Protocol):
+    """The frozen policy."""
+
+    def logprobs(self, *groups: list[Trajectory]) -> TokenScores:
+        """Log-probabilities of the responses."""
+        ...
+
+
+class Trainer(Protocol):
+    """What learner and critic ranks share."""
+
+    def learn(self, request: LearnRequest, groups: int, *objects: Any) -> dict[str, float]:
+        """Update from the first `groups` objects (trajectories) and the others (scores)."""
+        ...
+
+    def save(self, folder: str) -> None:
+        """Write this rank's shard of the training state."""
+        ...
+
+
+class CriticWorker(Trainer, Protocol):
+    """Learns values."""
+
+    def values(self, *groups: list[Trajectory]) -> TokenScores:
+        """This rank's share of the values before the update."""
+        ...
+
+
+class LearnerWorker(Trainer, Protocol):
+    """Improves the policy."""
+
+    def logprobs(self, *groups: list[Trajectory]) -> TokenScores:
+        """This rank's share of the policy's own log-probabilities before the update."""
+        ...
+
+    def sync_info(self) -> SyncInfo:
+        """What a push will send."""
+        ...
+
+    def open_transfer(self, world_size: int, timeout_s: float) -> SyncAddress:
+        """Rank 0: listen for the rollout workers."""
+        ...
+
+    def join_sender(self, where: SyncAddress) -> None:
+        """Rank 0: meet them."""
+        ...
+
+    def send(self) -> SentWeights:
+        """All ranks: push the weights; rank 0 reports."""
+        ...
+
+    def probe(self, token_ids: tuple[int, ...]) -> list[float]:
+        """log p(token t | < t) for t = 1, 2, …"""
+        ...
+
+    def commit(self, step: int, groups: int, *objects: Any) -> list[Sample]:
+        """Rank 0: write the step's journal file; returns a few samples."""
+        ...
+
+    def export(self, folder: str) -> None:
+        """Write a Hugging Face directory."""
+        ...

@@ -1,0 +1,36 @@
+"""The reference worker: a Ray actor around the frozen policy."""
+
+from __future__ import annotations
+
+import torch
+
+from rayrlhf.config.jobs import RLJob
+from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.types import TokenScores, Trajectory
+
+
+class ReferenceRole:
+    """See `ReferenceWorker`."""
+
+    def __init__(self, job: RLJob, rank: int) -> None:
+        threads = thread_count(job.reference.threads)
+        set_variables(quiet_process(threads))
+        torch.set_num_threads(threads)
+        from rayrlhf.engines.models import load_policy
+
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._module = load_policy(job.model, job.reference.model).to(self._device).eval()
+        self._temperature = job.rollout.temperature
+        self._micro_batch_tokens = job.reference.micro_batch_tokens
+
+    def logprobs(self, *groups: list[Trajectory]) -> TokenScores:
+        """log p of every response token under the reference."""
+        from rayrlhf.engines.scoring import TrajectoryBatch, response_scores, trajectory_batches
+
+        def forward(batch: TrajectoryBatch) -> torch.Tensor:
+            return self._module(batch.input_ids, batch.mask, self._temperature)[0]
+
+        rows = [t for group in groups for t in group]
+        with torch.no_grad():
+            batches = trajectory_batches(rows, self._micro_batch_tokens, self._device)
+            return TokenScores("reference", response_scores((b, forward(b)) for b in batches))

@@ -1,0 +1,81 @@
+"""The rollout worker: a Ray actor around one `GenerationEngine`. Generates, journals, receives weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from rayrlhf.config.jobs import RLJob
+from rayrlhf.data.journal import SegmentWriter
+from rayrlhf.role_types import GenerationRequest, GroupInfo, HeldWeights, SyncAddress, SyncInfo
+from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count, vllm_variables
+from rayrlhf.types import Trajectory
+
+
+class RolloutRole:
+    """See `RolloutWorker`."""
+
+    def __init__(self, job: RLJob, rank: int, stop_token_ids: tuple[int, ...], journal: str) -> None:
+        config = job.rollout
+        threads = thread_count(config.threads)
+        set_variables(quiet_process(threads))
+        set_variables(vllm_variables(threads, config.tensor_parallel, config.kv_cache_gib))
+        from rayrlhf.engines.generation import GenerationEngine, GenerationSpec, Sampling
+
+        self._sampling = Sampling(config.max_tokens, config.temperature, stop_token_ids)
+        self._segments = SegmentWriter(Path(journal), f"rollout-{rank}")
+        self._engine = GenerationEngine(
+            GenerationSpec(
+                model=job.model.path,
+                dtype=job.model.dtype,
+                max_model_length=job.data.max_prompt_tokens + config.max_tokens + 1,
+                max_concurrent=config.max_concurrent,
+                tensor_parallel=config.tensor_parallel,
+                enforce_eager=config.enforce_eager,
+                gpu_memory_share=config.gpu_memory_share,
+                seed=job.seed,
+            )
+        )
+
+    async def generate(self, request: GenerationRequest) -> tuple[GroupInfo, list[Trajectory]]:
+        """All samples of one prompt; durable before anyone sees them."""
+        completions = await self._engine.generate(request.prompt, self._sampling, request.seeds)
+        trajectories = [
+            Trajectory(f"{request.group_id}-{i:03d}", request.group_id, i, request.prompt, completion)
+            for i, completion in enumerate(completions)
+        ]
+        self._segments.append(request.step, trajectories)
+        info = GroupInfo(
+            group_id=request.group_id,
+            trajectory_ids=tuple(t.id for t in trajectories),
+            prompt_tokens=len(request.prompt.token_ids),
+            response_tokens=tuple(len(c.token_ids) for c in completions),
+            oldest_version=min((v for c in completions for v in c.policy_versions), default=-1),
+        )
+        return info, trajectories
+
+    async def pause(self) -> None:
+        """Freeze running requests and forget cached prefixes."""
+        await self._engine.pause()
+
+    async def resume(self) -> None:
+        """Let requests go on."""
+        await self._engine.resume()
+
+    async def join_transfer(self, where: SyncAddress, first_rank: int) -> None:
+        """Meet the sender."""
+        await self._engine.join_transfer({**asdict(where), "first_rank": first_rank})
+
+    async def receive(self, version: int, info: SyncInfo) -> None:
+        """Take one push."""
+        specs = [(name, dtype, list(shape)) for name, dtype, shape in info.specs]
+        await self._engine.receive(version, {"specs": specs, "bucket_bytes": info.bucket_bytes})
+
+    async def held(self, probe: tuple[int, ...]) -> HeldWeights:
+        """Evidence of what this worker computes with."""
+        return HeldWeights(
+            version=int(await self._engine.version()),
+            digests=tuple(await self._engine.worker_call("received_digests")),
+            deviations=tuple(await self._engine.worker_call("weight_deviations")),
+            probe_logprobs=tuple(await self._engine.logprobs(probe)),
+        )

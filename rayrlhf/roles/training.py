@@ -1,0 +1,126 @@
+"""What learner and critic ranks share: a `TrainingEngine` in a process group, micro-batching, saving."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import nn
+
+from rayrlhf.algorithms.experience import ScoredStep, build_experience, rollout_metrics
+from rayrlhf.algorithms.masked import Denominators
+from rayrlhf.algorithms.objectives import LossTerms
+from rayrlhf.config.jobs import RLJob
+from rayrlhf.config.sections import TrainingConfig
+from rayrlhf.data.batching import micro_batches, shuffled_minibatches, split_among_ranks
+from rayrlhf.engines.process_group import Rendezvous, join
+from rayrlhf.engines.scoring import TrajectoryBatch, response_scores, trajectory_batches
+from rayrlhf.role_types import LearnRequest
+from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.types import ExperienceBatch, Trajectory
+
+Objective = Callable[[nn.Module, ExperienceBatch, Denominators], LossTerms]
+
+
+class TrainingRole:
+    """One rank of a group that trains a module together."""
+
+    def __init__(self, job: RLJob, config: TrainingConfig, rank: int) -> None:
+        threads = thread_count(config.threads, config.ranks)
+        set_variables(quiet_process(threads))
+        torch.set_num_threads(threads)
+        self._job = job
+        self._config = config
+        self._rank = rank
+
+    def address(self) -> tuple[str, int]:
+        """This node's address and a port that is free on it."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def start(self, rendezvous: Rendezvous, checkpoint: str | None) -> None:
+        """Join the group and build the engine, from a checkpoint's folder where one is given."""
+        from rayrlhf.engines.training import TrainingEngine
+        from rayrlhf.engines.training_state import load_module_weights, load_optimizer_state
+
+        join(rendezvous, self._rank)
+        torch.manual_seed(self._job.seed)
+        module = self._load()
+        if checkpoint:
+            load_module_weights(module, Path(checkpoint))
+        algorithm = self._job.algorithm
+        updates = self._job.run.steps * algorithm.epochs * algorithm.minibatches
+        self._engine = TrainingEngine(module, self._config, self._job.model.dtype, updates)
+        if checkpoint:
+            load_optimizer_state(self._engine, Path(checkpoint))
+        self._started()
+
+    def save(self, folder: str) -> None:
+        """Write this rank's shard of weights and optimizer state."""
+        from rayrlhf.engines.training_state import save_training_state
+
+        save_training_state(self._engine, Path(folder))
+
+    def _load(self) -> nn.Module:
+        raise TypeError("a training role loads its own module")
+
+    def _started(self) -> None:
+        """Hook for what a role builds on its engine."""
+
+    def _score(
+        self, groups: Sequence[list[Trajectory]], forward: Callable[[nn.Module, TrajectoryBatch], torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """This rank's share of the trajectories, scored without gradients."""
+        rows = sorted((t for group in groups for t in group), key=lambda t: t.id)
+        share = split_among_ranks([len(t.token_ids) for t in rows], self._engine.world_size)[self._engine.rank]
+        mine = [rows[i] for i in share]
+        batches = trajectory_batches(mine, self._config.micro_batch_tokens, self._engine.device)
+        results = self._engine.forward_each(batches, forward)
+        return response_scores(zip(batches, results, strict=True))
+
+    def _experience(
+        self, request: LearnRequest, groups: int, objects: Sequence[Any]
+    ) -> tuple[ExperienceBatch, dict[str, float]]:
+        trajectories = [t for group in objects[:groups] for t in group]
+        step = ScoredStep.merge(trajectories, list(objects[groups:]))
+        mask_truncated = self._job.rollout.truncated == "mask"
+        batch = build_experience(step, self._job.algorithm, request.kl_coefficient, mask_truncated=mask_truncated)
+        return batch, rollout_metrics(step, batch)
+
+    def _update(self, request: LearnRequest, batch: ExperienceBatch, objective: Objective) -> dict[str, float]:
+        """All epochs and minibatches of a step; metrics are means over its optimizer steps."""
+        algorithm = self._job.algorithm
+        totals: dict[str, float] = {}
+        updates = 0
+        for epoch in range(algorithm.epochs):
+            seed = f"{self._job.seed}-{request.step}-{epoch}"
+            for rows in shuffled_minibatches(len(batch), algorithm.minibatches, seed):
+                metrics = self._one_update(batch, rows, objective)
+                if updates == 0 and "policy/ratio_abs_deviation" in metrics:
+                    totals["policy/first_ratio_abs_deviation"] = metrics["policy/ratio_abs_deviation"]
+                    totals["policy/first_clip_fraction"] = metrics["policy/clip_fraction"]
+                updates += 1
+                for name, value in metrics.items():
+                    totals[name] = totals.get(name, 0.0) + value
+        return {name: v if "first_" in name else v / updates for name, v in totals.items()}
+
+    def _one_update(self, batch: ExperienceBatch, rows: list[int], objective: Objective) -> dict[str, float]:
+        denominators = Denominators.of(batch.response_mask[rows])
+        share = split_among_ranks([int(batch.lengths[i]) for i in rows], self._engine.world_size)[self._engine.rank]
+        mine = [rows[i] for i in share]
+        groups = micro_batches([int(batch.lengths[i]) for i in mine], self._config.micro_batch_tokens)
+        parts = [batch.rows([mine[i] for i in group]).to(self._engine.device) for group in groups]
+        metrics = self._engine.accumulate(parts, lambda module, part: objective(module, part, denominators))
+        metrics |= self._before_step()
+        return metrics | {f"{self._metric_prefix}/{k}": v for k, v in self._engine.step().items()}
+
+    def _before_step(self) -> dict[str, float]:
+        """Hook for gradients that come from elsewhere (PPO-ptx)."""
+        return {}
+
+    _metric_prefix = "training"
