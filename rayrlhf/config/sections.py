@@ -137,6 +137,7 @@ class TrainingConfig(RoleResources):
     """What every trained model shares: ranks, ZeRO, optimizer, schedule, micro-batches."""
 
     ranks: PositiveInt = Field(1, description="data-parallel DeepSpeed ranks")
+    spread: bool = Field(False, description="place ranks on different nodes where there are enough")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="what is sharded: nothing, optimizer, gradients, weights")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is plain, for tests")
     learning_rate: PositiveFloat = Field(1e-6, description="peak learning rate")

@@ -8,7 +8,9 @@ Loading switches dropout off (else the PPO ratio is not 1 at the first step) and
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,25 @@ from rayrlhf.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SCALAR_HEADS = ("score", "classifier")
+NORMALISATION_FILE = "reward_normalisation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """reward = (score - mean) / std; stored beside a reward model's weights, applied by its `TokenScalars`, once."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def save(self, folder: Path) -> None:
+        """Write it beside the model's weights."""
+        (folder / NORMALISATION_FILE).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Normalisation:
+        """What is stored beside the weights; identity for models of other makers."""
+        file = folder / NORMALISATION_FILE
+        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else cls()
 
 
 class TokenLogprobs(nn.Module):
@@ -55,17 +76,19 @@ class TokenLogprobs(nn.Module):
 
 
 class TokenScalars(nn.Module):
-    """A sequence-classification model with one label, read at every position."""
+    """A sequence-classification model with one label, read at every position, with its stored normalisation applied."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, normalisation: Normalisation | None = None) -> None:
         super().__init__()
         self.model = model
+        self.normalisation = normalisation or Normalisation()
         self.head_name = next(name for name in SCALAR_HEADS if hasattr(model, name))
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The scalar after each token, float32 [B, T]; at padding it means nothing."""
         hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-        return getattr(self.model, self.head_name)(hidden).squeeze(-1).float()
+        raw = getattr(self.model, self.head_name)(hidden).squeeze(-1).float()
+        return (raw - self.normalisation.mean) / self.normalisation.std
 
 
 def values_before_tokens(scalars: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -96,7 +119,7 @@ def load_scalar(config: ModelConfig, path: str, *, head: str = "required", seed:
             std = 1 / math.sqrt(weight.shape[-1] + 1) if head == "normal" else 0.0
             generator = torch.Generator().manual_seed(seed)
             weight.copy_(torch.randn(weight.shape, generator=generator) * std)
-    return TokenScalars(model)
+    return TokenScalars(model, Normalisation.load(Path(path)))
 
 
 def _load(auto: Any, path: str, config: ModelConfig, extra: dict[str, Any], *, report: bool = False) -> Any:

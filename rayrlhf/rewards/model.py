@@ -1,15 +1,12 @@
 """Rewards from a sequence-classification model with its own tokenizer and chat template.
 
 Messages and the decoded answer are rendered anew, so policy and reward model may have different vocabularies. The score
-is read at the last token, found by length. A normalisation stored beside the weights is applied here, once.
+is read at the last token, found by length, with the normalisation that is stored beside the weights.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
@@ -20,26 +17,6 @@ from rayrlhf.engines.models import TokenScalars, load_scalar, load_tokenizer
 from rayrlhf.rewards.requests import RewardRequest
 from rayrlhf.types import Message, Reward
 
-NORMALISATION_FILE = "reward_normalisation.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Normalisation:
-    """reward = (score - mean) / std."""
-
-    mean: float = 0.0
-    std: float = 1.0
-
-    def save(self, folder: Path) -> None:
-        """Write it beside the model's weights."""
-        (folder / NORMALISATION_FILE).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> Normalisation:
-        """What is stored beside the weights; identity for models of other makers."""
-        file = folder / NORMALISATION_FILE
-        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else cls()
-
 
 class ModelReward:
     """A reward model in memory."""
@@ -48,7 +25,6 @@ class ModelReward:
         self._tokenizer = load_tokenizer(path)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._module = load_scalar(model, path).to(self._device).eval()
-        self._normalisation = Normalisation.load(Path(path))
         self._micro_batch_tokens = micro_batch_tokens
         self._max_tokens = max_sequence_tokens
 
@@ -65,11 +41,11 @@ class ModelReward:
         answer = Message(role="assistant", content=request.response)
         return render_conversation(self._tokenizer, (*request.messages, answer)).token_ids[-self._max_tokens :]
 
-    def _reward(self, score: float) -> Reward:
+    @staticmethod
+    def _reward(score: float) -> Reward:
         if not math.isfinite(score):
             return Reward(None, {}, "error")
-        value = (score - self._normalisation.mean) / self._normalisation.std
-        return Reward(value, {"reward_model": value}, "ok")
+        return Reward(score, {"reward_model": score}, "ok")
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import ray
+
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.data.journal import SegmentWriter
 from rayrlhf.role_types import GenerationRequest, GroupInfo, HeldWeights, SyncAddress, SyncInfo
@@ -37,6 +39,7 @@ class RolloutRole:
             )
         )
 
+    @ray.method(num_returns=2)
     async def generate(self, request: GenerationRequest) -> tuple[GroupInfo, list[Trajectory]]:
         """All samples of one prompt; durable before anyone sees them."""
         completions = await self._engine.generate(request.prompt, self._sampling, request.seeds)

@@ -33,7 +33,7 @@ def connect(address: str | None = None) -> None:
     """Join the cluster at `address`, or start one on this machine; actors' output goes to Ray's log files."""
     if ray.is_initialized():
         return
-    set_variables({"RAY_AUTH_MODE": "token", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"})
+    set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"})
     ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
 
 

@@ -23,12 +23,16 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class Pending(Generic[T]):
-    """A call that is under way on one actor; `ref` may be handed to another role without passing the driver."""
+    """A call that is under way on one actor; `ref` may be handed to another role without passing the driver.
+
+    A method with two return values (`ray.method(num_returns=2)`) gives the small one here and the large one as `data`.
+    """
 
     ref: Any
     role: str
     rank: int
     call: str
+    data: Any = None
 
     def __str__(self) -> str:
         return f"{self.role} {self.rank}, {self.call}"
@@ -53,8 +57,15 @@ class WorkerGroup(Generic[R]):
     ) -> Pending[T]:
         """Call a method on one actor."""
         name = method.__name__
-        ref = getattr(self._actors[rank], name).remote(*args, **kwargs)
-        return Pending(ref, self.role, rank, name)
+        refs = getattr(self._actors[rank], name).remote(*args, **kwargs)
+        ref, data = refs if isinstance(refs, list) else (refs, None)
+        return Pending(ref, self.role, rank, name, data)
+
+    def start_ready(self) -> list[Pending[Any]]:
+        """Wait-ables that finish when every actor's constructor has."""
+        return [
+            Pending(actor.__ray_ready__.remote(), self.role, rank, "start") for rank, actor in enumerate(self._actors)
+        ]
 
     def kill(self) -> None:
         """End all actors of the group, now."""
@@ -70,22 +81,28 @@ def gather(pending: Sequence[Pending[T]], timeout_s: float, phase: str) -> list[
         RoleFailedError: an actor died or its method raised; role, rank and cause are named.
 
     """
+    wait_for(pending, timeout_s, phase)
+    return [_result(p, phase) for p in pending]
+
+
+def wait_for(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -> None:
+    """Wait as `gather` does, but leave successful results where they are: nothing large reaches the driver."""
     by_ref = {p.ref: p for p in pending}
     waiting = list(by_ref)
     deadline = time.monotonic() + timeout_s
     while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
+        left = max(0.0, deadline - time.monotonic())
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=left, fetch_local=False)
         if not ready:
             late = "; ".join(str(by_ref[ref]) for ref in waiting)
             raise DeadlineExceededError(f"{phase}: no answer within {timeout_s:.0f} s from: {late}")
         for ref in ready:
-            _result(ref, by_ref[ref], phase)
-    return [_result(p.ref, p, phase) for p in pending]
+            _raise_if_failed(by_ref[ref], phase)
 
 
-def _result(ref: Any, pending: Pending[Any], phase: str) -> Any:
+def _result(pending: Pending[Any], phase: str) -> Any:
     try:
-        return ray.get(ref, timeout=60)
+        return ray.get(pending.ref, timeout=60)
     except RayTaskError as error:
         if isinstance(error.cause, RayRLHFError):
             raise type(error.cause)(f"{phase}: {pending}: {error.cause}") from error
@@ -93,3 +110,8 @@ def _result(ref: Any, pending: Pending[Any], phase: str) -> Any:
         raise RoleFailedError(f"{phase}: {pending} raised {type(error.cause).__name__}: {cause}") from error
     except RayActorError as error:
         raise RoleFailedError(f"{phase}: {pending}: the actor died: {str(error).splitlines()[0]}") from error
+
+
+def _raise_if_failed(pending: Pending[Any], phase: str) -> None:
+    """Look at a finished call without fetching its result: only errors are small enough to be worth it."""
+    _result(pending, phase)

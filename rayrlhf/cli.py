@@ -1,0 +1,59 @@
+"""The command line: parse, validate, then import the heavy things. Everything here is one function call in Python too."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rayrlhf import __version__
+from rayrlhf.errors import RayRLHFError
+
+JOBS = {
+    "sft": "fine-tune a policy on demonstrations",
+    "reward": "fit a reward model on comparisons",
+    "rl": "improve a policy against a reward (PPO, GRPO)",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 2 wrong input, 1 the run failed."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except RayRLHFError as error:
+        print(f"rayrlhf {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"rayrlhf {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rayrlhf", description="RLHF as one distributed system.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in JOBS.items():
+        job = commands.add_parser(name, help=text, description=text)
+        job.add_argument("config", help="a TOML file")
+        job.add_argument("overrides", nargs="*", metavar="section.key=value", help="keys to change")
+        job.add_argument("--dry-run", action="store_true", help="print the resolved config and sizes, start nothing")
+        job.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="from which checkpoint (auto)")
+        job.set_defaults(run=_run_job)
+    return parser
+
+
+def _run_job(arguments: argparse.Namespace) -> int:
+    from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
+    from rayrlhf.config.load import load_job
+
+    kind: type[RLJob | SFTJob | RewardJob] = {"sft": SFTJob, "reward": RewardJob, "rl": RLJob}[arguments.command]
+    job = load_job(kind, arguments.config, arguments.overrides)
+    from rayrlhf.stages import start_job
+
+    start_job(job, resume=arguments.resume, dry_run=arguments.dry_run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Where a step's metrics go: `metrics.jsonl`, TensorBoard, the terminal. Names are `phase/name_unit`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rayrlhf.role_types import Sample
+
+
+class Tracker(Protocol):
+    """Takes a step's metrics and samples."""
+
+    def log(self, step: int, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """Record step `step` (1-based)."""
+        ...
+
+
+class JsonlTracker:
+    """One JSON object a step."""
+
+    def __init__(self, path: Path, resume_after: int = 0) -> None:
+        self._path = path
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= resume_after]
+        path.write_text("".join(kept), encoding="utf-8")
+
+    def log(self, step: int, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """Append the step."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **dict(sorted(metrics.items()))}) + "\n")
+
+
+class TensorBoardTracker:
+    """Scalars and samples for TensorBoard."""
+
+    def __init__(self, folder: Path, resume_after: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=resume_after + 1 if resume_after else None)
+
+    def log(self, step: int, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """Write the step."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+        for i, sample in enumerate(samples):
+            self._writer.add_text(f"sample/{i}", f"**{sample.prompt}**\n\n{sample.response}", step)
+        self._writer.flush()
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines; a torn last one is dropped."""
+    if not path.is_file():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,75 @@
+"""The run directory's names (the contract with users, tests and tools) and its resolved config."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayrlhf.config.base import Section
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.root / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def trajectories(self) -> Path:
+        """The journal."""
+        return self.root / "trajectories"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The exported model."""
+        return self.root / "model"
+
+    @property
+    def timeline(self) -> Path:
+        """The trace."""
+        return self.root / "timeline.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.root / "tensorboard"
+
+    def create(self, job: Section) -> None:
+        """Make the directory and write the resolved config."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(to_toml(job), encoding="utf-8")
+
+
+def to_toml(job: Section) -> str:
+    """A job as TOML that loads back to the same job; unset keys are left out."""
+    lines: list[str] = []
+    _write_table(job.model_dump(mode="json"), "", lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _write_table(values: dict[str, Any], path: str, lines: list[str]) -> None:
+    if path:
+        lines.append(f"\n[{path}]")
+    for key, value in values.items():
+        if value is not None and not isinstance(value, dict):
+            lines.append(f"{key} = {json.dumps(value)}")
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _write_table(value, f"{path}.{key}" if path else key, lines)
