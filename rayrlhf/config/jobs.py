@@ -23,15 +23,15 @@ from rayrlhf.config.sections import (
     WeightSyncConfig,
 )
 
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory")]
-Seed = Annotated[int, Field(ge=0, lt=2**31, description="every random draw derives from it")]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class RLJob(Section):
     """`rayrlhf rl`: improve a policy against a reward."""
 
-    name: RunName
-    seed: Seed = 0
+    name: RunName = Field(description="names the run directory")
+    seed: Seed = Field(0, description="every random draw derives from it")
     model: ModelConfig
     data: DataConfig
     algorithm: AlgorithmConfig
@@ -81,8 +81,8 @@ class RLJob(Section):
 class SFTJob(Section):
     """`rayrlhf sft`: supervised fine-tuning on demonstrations."""
 
-    name: RunName
-    seed: Seed = 0
+    name: RunName = Field(description="names the run directory")
+    seed: Seed = Field(0, description="every random draw derives from it")
     model: ModelConfig
     data: DataConfig
     learner: LearnerConfig = LearnerConfig(learning_rate=1e-5, schedule="cosine")
@@ -98,8 +98,8 @@ class SFTJob(Section):
 class RewardJob(Section):
     """`rayrlhf reward`: fit a reward model on comparisons."""
 
-    name: RunName
-    seed: Seed = 0
+    name: RunName = Field(description="names the run directory")
+    seed: Seed = Field(0, description="every random draw derives from it")
     model: ModelConfig
     data: DataConfig
     learner: LearnerConfig = LearnerConfig(learning_rate=9e-6, schedule="cosine")

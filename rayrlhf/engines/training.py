@@ -149,4 +149,5 @@ def _optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.
         betas=config.betas,
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
+        fused=True,
     )

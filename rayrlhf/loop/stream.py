@@ -49,8 +49,8 @@ class RolloutStream:
         prompts = self._prompts.batch(self._seed, step, self._config.prompts_per_step)
         pending = []
         for position, prompt in enumerate(prompts):
-            group_id = f"{step:06d}-{position:05d}"
+            group_id = f"{step + 1:06d}-{position:05d}"
             seeds = tuple(sample_seed(self._seed, group_id, k) for k in range(self._config.samples_per_prompt))
-            request = GenerationRequest(step, group_id, prompt, seeds)
+            request = GenerationRequest(step + 1, group_id, prompt, seeds)
             pending.append(self._workers.start_on(position % len(self._workers), RolloutWorker.generate, request))
         return pending

@@ -8,6 +8,7 @@ them (deviations, which find a stale packed copy); and learner and workers agree
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,18 +115,24 @@ def prove(
                 raise WeightSyncError(
                     f"{who}, rank {rank}: tensor {wrong[0]} is not what was sent ({len(wrong)} wrong)"
                 )
-            layer = max(deviations, key=lambda name: deviations[name], default="")
-            worst_layer = max(worst_layer, deviations.get(layer, 0.0))
-            if not worst_layer <= tolerance.layer:
+            layer = max(deviations, key=lambda name: _or_infinite(deviations[name]), default="")
+            worst_layer = max(worst_layer, _or_infinite(deviations.get(layer, 0.0)))
+            if worst_layer > tolerance.layer:
                 raise WeightSyncError(
                     f"{who}, rank {rank}: layer {layer} does not compute with the weights that were sent "
                     f"(relative deviation {deviations[layer]:.3g}, allowed {tolerance.layer:g}); a packed copy is stale"
                 )
-        difference = max((abs(a - b) for a, b in zip(weights.probe_logprobs, wanted, strict=True)), default=0.0)
+        pairs = zip(weights.probe_logprobs, wanted, strict=True)
+        difference = max((_or_infinite(abs(a - b)) for a, b in pairs), default=0.0)
         worst_logprob = max(worst_logprob, difference)
-        if not difference <= tolerance.logprob_nats:
+        if difference > tolerance.logprob_nats:
             raise WeightSyncError(
                 f"{who}: log-probabilities of the probe differ from the learner's by {difference:.3g} nats, "
                 f"allowed {tolerance.logprob_nats:g}"
             )
     return SyncProof(version, sent.size_bytes, sent.buckets, worst_logprob, worst_layer)
+
+
+def _or_infinite(number: float) -> float:
+    """NaN compares as false with everything, and would pass for small."""
+    return math.inf if math.isnan(number) else number

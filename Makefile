@@ -1,0 +1,41 @@
+# Two commands do everything: `make quickstart` and `make test`. Both set up .venv first, and reuse it afterwards.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup quickstart test unit lint types engines system benchmarks locks clean
+
+setup: $(READY)
+
+$(READY): requirements/cpu.lock pyproject.toml requirements/install.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) sh requirements/install.sh
+	touch $@
+
+quickstart: $(READY)
+	$(BIN)/rayrlhf quickstart
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/pytest tests/unit
+
+engines: $(READY)
+	$(BIN)/pytest tests/engines
+
+system: $(READY)
+	$(BIN)/pytest tests/system
+
+test: lint types unit engines system
+	$(BIN)/pytest tests/gpu
+
+locks: $(READY)
+	sh requirements/lock.sh
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

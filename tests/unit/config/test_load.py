@@ -1,0 +1,90 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
+from rayrlhf.config.load import known_keys, load_job
+from rayrlhf.errors import ConfigError
+from rayrlhf.stages.run_directory import to_toml
+
+MINIMAL = """
+name = "x"
+[model]
+path = "m"
+[data]
+prompts = "p.jsonl"
+[algorithm]
+kind = "grpo"
+[rollout]
+prompts_per_step = 4
+samples_per_prompt = 4
+max_tokens = 48
+[reward]
+function = "a:b"
+[run]
+steps = 4
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rollout.max_token=3", "unknown key 'rollout.max_token'; did you mean 'rollout.max_tokens'?"),
+        ("learner.rank=2", "did you mean 'learner.ranks'?"),
+        ("algorithm.clp_low=1", "did you mean 'algorithm.clip_low'?"),
+        ("seed=1.5", "seed = 1.5: input should be a valid integer"),
+        ("seed=one", "seed = 'one': input should be a valid integer"),
+        ("reward.model=x", "exactly one of reward.model and reward.function"),
+        ("rollout.max_tokens=99999", "does not fit learner.micro_batch_tokens"),
+        ("algorithm.kind=ppoo", "expected tags: 'ppo', 'grpo'"),
+        ("rollout.samples_per_prompt=1", "set rollout.samples_per_prompt to 2 or more"),
+        ("nonsense", "expected section.key=value"),
+        ("name=../x", "name = '../x'"),
+    ],
+)
+def test_a_wrong_key_or_value_is_refused_with_its_name(config, override, message):
+    with pytest.raises(ConfigError) as error:
+        load_job(RLJob, config, [override])
+    assert message in str(error.value)
+
+
+def test_a_missing_file_and_broken_toml_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_job(RLJob, tmp_path / "none.toml")
+    broken = tmp_path / "b.toml"
+    broken.write_text("[model\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_job(RLJob, broken)
+
+
+def test_overrides_are_applied_and_strings_need_no_quotes(config):
+    job = load_job(RLJob, config, ["rollout.max_tokens=64", "model.path=some/where", "algorithm.kind=ppo"])
+    assert (job.rollout.max_tokens, job.model.path, job.algorithm.kind) == (64, "some/where", "ppo")
+
+
+def test_the_resolved_config_loads_back_to_the_same_job(config, tmp_path):
+    job = load_job(RLJob, config, ["learner.learning_rate=1e-4", "critic.max_gradient_norm=0.5"])
+    again = tmp_path / "again.toml"
+    again.write_text(to_toml(job))
+    assert load_job(RLJob, again) == job
+
+
+def test_every_key_has_a_description():
+    for kind in (RLJob, SFTJob, RewardJob):
+        assert [key for key, text in known_keys(kind).items() if not text and key not in ("algorithm.kind",)] == []
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "examples").glob("*.toml")), ids=lambda p: p.name)
+def test_every_example_loads(path):
+    kinds = {"sft": SFTJob, "reward": RewardJob}
+    kind = kinds.get(path.stem.split("_")[0], RLJob)
+    assert load_job(kind, path).name
+    assert tomllib.loads(path.read_text())
