@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from vllm import SamplingParams
@@ -19,31 +18,9 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from rayrlhf.engines.generation_spec import GenerationSpec, Sampling
 from rayrlhf.types import Completion, FinishReason, Prompt, VersionSpan
 from rayrlhf.weight_sync.plugin import BACKEND, register
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationSpec:
-    """What an engine needs to know; lengths in tokens."""
-
-    model: str
-    dtype: str
-    max_model_length: int
-    max_concurrent: int
-    tensor_parallel: int = 1
-    enforce_eager: bool = True
-    gpu_memory_share: float = 0.5
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How an answer is drawn."""
-
-    max_tokens: int
-    temperature: float
-    stop_token_ids: tuple[int, ...]
 
 
 class GenerationEngine:

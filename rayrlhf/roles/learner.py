@@ -24,7 +24,7 @@ class LearnerRole(TrainingRole):
 
     _metric_prefix = "policy"
 
-    def __init__(self, job: RLJob, rank: int, journal: str) -> None:
+    def __init__(self, job: RLJob, journal: str, rank: int) -> None:
         super().__init__(job, job.learner, rank)
         self._journal = Path(journal)
 

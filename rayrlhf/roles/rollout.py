@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ray
 
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.data.journal import SegmentWriter
+from rayrlhf.engines.generation_spec import GenerationSpec, Sampling
 from rayrlhf.role_types import GenerationRequest, GroupInfo, HeldWeights, SyncAddress, SyncInfo
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count, vllm_variables
 from rayrlhf.types import Trajectory
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutSetup:
+    """What a rollout worker is made from. Without a `journal` directory nothing is recorded (evaluation)."""
+
+    spec: GenerationSpec
+    sampling: Sampling
+    threads: int | None = None
+    kv_cache_gib: float = 0.5
+    journal: str | None = None
+
+    @classmethod
+    def of(cls, job: RLJob, stop_token_ids: tuple[int, ...], journal: str) -> RolloutSetup:
+        """The setup that an RL job asks for."""
+        config = job.rollout
+        spec = GenerationSpec(
+            model=job.model.path,
+            dtype=job.model.dtype,
+            max_model_length=job.data.max_prompt_tokens + config.max_tokens + 1,
+            max_concurrent=config.max_concurrent,
+            tensor_parallel=config.tensor_parallel,
+            enforce_eager=config.enforce_eager,
+            gpu_memory_share=config.gpu_memory_share,
+            seed=job.seed,
+        )
+        sampling = Sampling(config.max_tokens, config.temperature, stop_token_ids)
+        return cls(spec, sampling, config.threads, config.kv_cache_gib, journal)
+
+
 class RolloutRole:
     """See `RolloutWorker`."""
 
-    def __init__(self, job: RLJob, rank: int, stop_token_ids: tuple[int, ...], journal: str) -> None:
-        config = job.rollout
-        threads = thread_count(config.threads)
+    def __init__(self, setup: RolloutSetup, rank: int) -> None:
+        threads = thread_count(setup.threads)
         set_variables(quiet_process(threads))
-        set_variables(vllm_variables(threads, config.tensor_parallel, config.kv_cache_gib))
-        from rayrlhf.engines.generation import GenerationEngine, GenerationSpec, Sampling
+        set_variables(vllm_variables(threads, setup.spec.tensor_parallel, setup.kv_cache_gib))
+        from rayrlhf.engines.generation import GenerationEngine
 
-        self._sampling = Sampling(config.max_tokens, config.temperature, stop_token_ids)
-        self._segments = SegmentWriter(Path(journal), f"rollout-{rank}")
-        self._engine = GenerationEngine(
-            GenerationSpec(
-                model=job.model.path,
-                dtype=job.model.dtype,
-                max_model_length=job.data.max_prompt_tokens + config.max_tokens + 1,
-                max_concurrent=config.max_concurrent,
-                tensor_parallel=config.tensor_parallel,
-                enforce_eager=config.enforce_eager,
-                gpu_memory_share=config.gpu_memory_share,
-                seed=job.seed,
-            )
-        )
+        self._sampling = setup.sampling
+        self._segments = SegmentWriter(Path(setup.journal), f"rollout-{rank}") if setup.journal else None
+        self._engine = GenerationEngine(setup.spec)
 
     @ray.method(num_returns=2)
     async def generate(self, request: GenerationRequest) -> tuple[GroupInfo, list[Trajectory]]:
@@ -47,7 +64,8 @@ class RolloutRole:
             Trajectory(f"{request.group_id}-{i:03d}", request.group_id, i, request.prompt, completion)
             for i, completion in enumerate(completions)
         ]
-        self._segments.append(request.step, trajectories)
+        if self._segments:
+            self._segments.append(request.step, trajectories)
         info = GroupInfo(
             group_id=request.group_id,
             trajectory_ids=tuple(t.id for t in trajectories),

@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from rayrlhf.errors import DeadlineExceededError, RayRLHFError, RoleFailedError
+from rayrlhf.runtime.cluster import Placement
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -71,6 +72,12 @@ class WorkerGroup(Generic[R]):
         """End all actors of the group, now."""
         for actor in self._actors:
             ray.kill(actor)
+
+
+def create_group(placement: Placement, role: str, cls: type, count: int, *args: Any) -> WorkerGroup[Any]:
+    """Start `count` actors `cls(*args, rank)` on their reservations; returns before they are up."""
+    actors = [ray.remote(cls).options(**placement.options(role, rank)).remote(*args, rank) for rank in range(count)]
+    return WorkerGroup(role, actors)
 
 
 def gather(pending: Sequence[Pending[T]], timeout_s: float, phase: str) -> list[T]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from rayrlhf.config.jobs import Job, RLJob
+from rayrlhf.config.jobs import Job, RLJob, SFTJob
 
 
 def start_job(job: Job, *, resume: str = "auto", dry_run: bool = False) -> None:
-    """Run any job."""
-    if isinstance(job, RLJob):
+    """Run any job, or only say what it would do."""
+    from rayrlhf.stages.summary import print_plan, print_summary
+
+    if dry_run:
+        print_plan(job)
+    elif isinstance(job, RLJob):
         from rayrlhf.stages.rl import run_rl
 
-        run_rl(job, resume)
+        print_summary(run_rl(job, resume), {})
+    else:
+        from rayrlhf.stages.reward_model import run_reward
+        from rayrlhf.stages.sft import run_sft
+
+        result = run_sft(job) if isinstance(job, SFTJob) else run_reward(job)
+        print_summary(result.directory, result.metrics)

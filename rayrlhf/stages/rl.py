@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import CriticConfig, LearnerConfig
 from rayrlhf.data.prompts import PromptSet, render_prompts
@@ -28,10 +26,10 @@ from rayrlhf.roles.critic import CriticRole
 from rayrlhf.roles.learner import LearnerRole
 from rayrlhf.roles.reference import ReferenceRole
 from rayrlhf.roles.reward import RewardRole
-from rayrlhf.roles.rollout import RolloutRole
+from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
 from rayrlhf.roles.training import TrainingRole
 from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect
-from rayrlhf.runtime.worker_group import WorkerGroup, gather
+from rayrlhf.runtime.worker_group import WorkerGroup, create_group, gather
 from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.weight_sync.push import SyncTolerance, WeightSync
 
@@ -117,18 +115,16 @@ def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:
     """Create every actor, then wait for all of them together."""
     journal = str(inputs.directory.trajectories.absolute())
 
-    def group(role: str, cls: type, count: int, *args: Any, concurrency: int = 1) -> WorkerGroup[Any]:
-        actors = []
-        for rank in range(count):
-            options = placement.options(role, rank) | {"max_concurrency": concurrency}
-            actors.append(ray.remote(cls).options(**options).remote(job, rank, *args))
-        return WorkerGroup(role, actors)
-
-    learner = group("learner", LearnerRole, job.learner.ranks, journal)
-    critic = group("critic", CriticRole, job.critic.ranks) if job.has_critic else None
-    rollout = group("rollout", RolloutRole, job.rollout.workers, inputs.stop_token_ids, journal, concurrency=10_000)
-    reward = group("reward", RewardRole, job.reward.workers)
-    reference = group("reference", ReferenceRole, job.reference.workers) if job.has_reference else None
+    setup = RolloutSetup.of(job, inputs.stop_token_ids, journal)
+    learner: WorkerGroup[Any] = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal)
+    critic: WorkerGroup[Any] | None = None
+    if job.has_critic:
+        critic = create_group(placement, "critic", CriticRole, job.critic.ranks, job)
+    rollout: WorkerGroup[Any] = create_group(placement, "rollout", RolloutRole, job.rollout.workers, setup)
+    reward: WorkerGroup[Any] = create_group(placement, "reward", RewardRole, job.reward.workers, job)
+    reference: WorkerGroup[Any] | None = None
+    if job.has_reference:
+        reference = create_group(placement, "reference", ReferenceRole, job.reference.workers, job)
     timeout_s = job.run.start_timeout_s
     starting = start_training_group(learner, job.learner, inputs.checkpoint, "policy", timeout_s)
     if critic:
