@@ -40,7 +40,19 @@ def _parser() -> argparse.ArgumentParser:
         job.add_argument("--dry-run", action="store_true", help="print the resolved config and sizes, start nothing")
         job.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="from which checkpoint (auto)")
         job.set_defaults(run=_run_job)
+    quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
+    quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
+    quickstart.set_defaults(run=_quickstart)
     return parser
+
+
+def _quickstart(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from rayrlhf.quickstart.run import Quickstart
+
+    Quickstart(Path(arguments.directory).absolute()).run()
+    return 0
 
 
 def _run_job(arguments: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -158,6 +159,15 @@ def load_tokenizer(path: str, *, need_template: bool = True) -> PreTrainedTokeni
             "or start from an instruct model"
         )
     return tokenizer
+
+
+def generation_eos(path: str) -> int | list[int] | None:
+    """The eos ids of the model's generation config, if it has one; some models end answers with several."""
+    try:
+        eos: int | list[int] | None = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:
+        return None
+    return eos
 
 
 def require_reward_head(path: str) -> None:

@@ -92,6 +92,12 @@ def gather(pending: Sequence[Pending[T]], timeout_s: float, phase: str) -> list[
     return [_result(p, phase) for p in pending]
 
 
+def gather_data(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -> list[Any]:
+    """The large second results of calls, on the driver: for evaluation and tests, not for training."""
+    wait_for(pending, timeout_s, phase)
+    return [ray.get(p.data, timeout=60) for p in pending]
+
+
 def wait_for(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -> None:
     """Wait as `gather` does, but leave successful results where they are: nothing large reaches the driver."""
     by_ref = {p.ref: p for p in pending}

@@ -12,7 +12,7 @@ from rayrlhf.config.sections import CriticConfig, LearnerConfig
 from rayrlhf.data.prompts import PromptSet, render_prompts
 from rayrlhf.data.rows import read_prompts
 from rayrlhf.data.template import end_of_turn_ids
-from rayrlhf.engines.models import load_tokenizer, require_reward_head
+from rayrlhf.engines.models import generation_eos, load_tokenizer, require_reward_head
 from rayrlhf.engines.process_group import Rendezvous
 from rayrlhf.errors import CheckpointError
 from rayrlhf.loop.checkpoint import CheckpointStore, load_progress
@@ -61,7 +61,9 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
     prompts = render_prompts(read_prompts(job.data.prompts), tokenizer, job.data.max_prompt_tokens)
     directory = RunDirectory(Path(job.run.directory) / job.name)
     checkpoint, progress = _resume_point(job, directory, resume)
-    return RLInputs(prompts, end_of_turn_ids(tokenizer, _generation_eos(job)), directory, checkpoint, progress)
+    return RLInputs(
+        prompts, end_of_turn_ids(tokenizer, generation_eos(job.model.path)), directory, checkpoint, progress
+    )
 
 
 def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
@@ -174,12 +176,3 @@ def _trackers(job: RLJob, inputs: RLInputs) -> Sequence[Any]:
         TensorBoardTracker(inputs.directory.tensorboard, done),
         Display(job.run.steps, job.run.sample_every_steps),
     ]
-
-
-def _generation_eos(job: RLJob) -> Any:
-    from transformers import GenerationConfig
-
-    try:
-        return GenerationConfig.from_pretrained(job.model.path).eos_token_id
-    except OSError:
-        return None

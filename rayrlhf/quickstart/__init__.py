@@ -1,0 +1,1 @@
+"""The full recipe behind ChatGPT on a small real model, on a laptop."""
