@@ -46,7 +46,7 @@ class GenerationEngine:
                 trust_remote_code=False,
                 disable_log_stats=True,
                 weight_transfer_config=WeightTransferConfig(backend=BACKEND),
-                worker_extension_cls="rayrlhf.weight_sync.receiver.WorkerExtension",
+                worker_extension_cls=spec.worker_extension,
             )
         )
 

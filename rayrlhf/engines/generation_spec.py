@@ -17,6 +17,7 @@ class GenerationSpec:
     enforce_eager: bool = True
     gpu_memory_share: float = 0.5
     seed: int = 0
+    worker_extension: str = "rayrlhf.weight_sync.receiver.WorkerExtension"
 
 
 @dataclass(frozen=True, slots=True)
