@@ -1,0 +1,94 @@
+"""Wrong input: exit code 2, one message that says what and where, no traceback, nothing started or written."""
+
+import json
+
+import pytest
+import ray
+
+from rayrlhf.cli import main
+from rayrlhf.stages.run_directory import to_toml
+from tests import tiny
+from tests.system import jobs
+
+
+@pytest.fixture
+def attempt(tmp_path, tiny_policy, capsys):
+    def run(*overrides):
+        config = tmp_path / "job.toml"
+        config.write_text(to_toml(jobs.make(tmp_path, tiny_policy)))
+        before = sorted(tmp_path.rglob("*"))
+        code = main(["rl", str(config), *overrides])
+        assert sorted(tmp_path.rglob("*")) == before
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.err
+
+    return run
+
+
+def check(result, *parts):
+    code, error = result
+    assert code == 2
+    assert all(part in error for part in parts), error
+    assert not ray.is_initialized() or "need" in error
+
+
+def test_unknown_key(attempt):
+    check(attempt("rollout.max_token=3"), "unknown key 'rollout.max_token'", "rollout.max_tokens")
+
+
+def test_wrong_type(attempt):
+    check(attempt("run.steps=many"), "run.steps = 'many'")
+
+
+def test_missing_data_file(attempt, tmp_path):
+    check(attempt(f"data.prompts={tmp_path}/none.jsonl"), "none.jsonl: no such data file")
+
+
+def test_malformed_line(attempt, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(json.dumps({"messages": [{"role": "user", "content": "x"}]}) + "\n{oops\n")
+    check(attempt(f"data.prompts={bad}"), "bad.jsonl, line 2: not JSON")
+
+
+def test_empty_data(attempt, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    check(attempt(f"data.prompts={tmp_path}/empty.jsonl"), "empty.jsonl: no rows")
+
+
+def test_model_without_a_chat_template(attempt, tmp_path):
+    folder = tiny.write_policy(tmp_path / "bare")
+    tiny.tokenizer(template=None).save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    check(attempt(f"model.path={folder}"), "no chat template")
+
+
+def test_model_that_is_not_there(attempt, tmp_path):
+    check(attempt(f"model.path={tmp_path}/nowhere"), "nowhere")
+
+
+def test_reward_model_without_a_head(attempt, tiny_policy, tmp_path):
+    text = to_toml(jobs.make(tmp_path, tiny_policy)).replace('function = "tests.system.jobs:vowels"', "")
+    config = tmp_path / "other.toml"
+    config.write_text(text.replace("[reward]", f'[reward]\nmodel = "{tiny_policy}"'))
+    assert main(["rl", str(config)]) == 2
+
+
+def test_more_cpus_than_there_are(attempt):
+    check(attempt("learner.cpus=1000.0"), "need 1000", "have", "learner.cpus")
+    ray.shutdown()
+
+
+def test_more_gpus_than_there_are(attempt):
+    check(attempt("rollout.gpus=8.0"), "8 GPUs", "rollout.gpus")
+    ray.shutdown()
+
+
+def test_a_dry_run_prints_sizes_and_starts_nothing(attempt, capsys):
+    code, _ = attempt("--dry-run")
+    assert code == 0
+    assert not ray.is_initialized()
+
+
+def test_a_checkpoint_that_is_not_there(attempt, tmp_path):
+    check(attempt("--resume", str(tmp_path / "nothing")), "not a complete checkpoint")
