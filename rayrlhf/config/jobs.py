@@ -54,6 +54,11 @@ class RLJob(Section):
         """Whether a frozen reference is scored (PPO always reports its KL; GRPO only pays for it when used)."""
         return isinstance(self.algorithm, PPOConfig) or self.algorithm.kl_coefficient > 0
 
+    @property
+    def side_by_side(self) -> int:
+        """Processes that score or learn at the same time: what colocated roles share a node's cores among."""
+        return self.learner.ranks + (self.critic.ranks if self.has_critic else 0)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         algorithm, rollout = self.algorithm, self.rollout

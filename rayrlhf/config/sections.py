@@ -104,7 +104,7 @@ class RoleResources(Section):
     gpus: NonNegativeFloat = Field(0.0, description="GPUs (fractions share one) that Ray reserves for each actor")
     threads: PositiveInt | None = Field(
         None,
-        description="compute threads of each actor; unset: all cores of its node, shared among the ranks of its group",
+        description="compute threads of each actor; unset: its node's cores, shared among the processes that work side by side",
     )
 
 

@@ -101,9 +101,9 @@ class GenerationEngine:
         await self._llm.update_weights(WeightTransferUpdateRequest(update_info))
         await self._llm.finish_weight_update(str(version))
 
-    async def version(self) -> str:
-        """The version of the weights, `default` before the first push."""
-        return await self._llm.get_weight_version()
+    async def version(self) -> int:
+        """The version of the weights, -1 before the first push."""
+        return _version(await self._llm.get_weight_version())
 
     async def worker_call(self, method: str, *args: Any) -> list[Any]:
         """Call a method of `WorkerExtension` on every tensor-parallel rank."""

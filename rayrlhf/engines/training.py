@@ -23,6 +23,8 @@ from rayrlhf.config.sections import TrainingConfig
 from rayrlhf.errors import NumericalError
 
 B = TypeVar("B")
+NO_CLIPPING = 1e30
+"""A bound that is never reached; with 0 DeepSpeed would not compute the norm, which is logged."""
 
 
 class TrainingEngine:
@@ -121,7 +123,7 @@ def deepspeed_config(config: TrainingConfig, dtype: str) -> dict[str, Any]:
         "zero_optimization": {"stage": config.zero_stage},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": dtype == "bfloat16"},
-        "gradient_clipping": config.max_gradient_norm or 0.0,
+        "gradient_clipping": config.max_gradient_norm or NO_CLIPPING,
         "wall_clock_breakdown": False,
         "steps_per_print": 10**9,
     }

@@ -13,7 +13,7 @@ class ReferenceRole:
     """See `ReferenceWorker`."""
 
     def __init__(self, job: RLJob, rank: int) -> None:
-        threads = thread_count(job.reference.threads)
+        threads = thread_count(job.reference.threads, job.side_by_side)
         set_variables(quiet_process(threads))
         torch.set_num_threads(threads)
         from rayrlhf.engines.models import load_policy

@@ -12,7 +12,7 @@ class RewardRole:
     """See `RewardWorker`."""
 
     def __init__(self, job: RLJob, rank: int) -> None:
-        threads = thread_count(job.reward.threads)
+        threads = thread_count(job.reward.threads, job.side_by_side)
         set_variables(quiet_process(threads))
         import torch
 

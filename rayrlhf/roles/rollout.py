@@ -95,7 +95,7 @@ class RolloutRole:
     async def held(self, probe: tuple[int, ...]) -> HeldWeights:
         """Evidence of what this worker computes with."""
         return HeldWeights(
-            version=int(await self._engine.version()),
+            version=await self._engine.version(),
             digests=tuple(await self._engine.worker_call("received_digests")),
             deviations=tuple(await self._engine.worker_call("weight_deviations")),
             probe_logprobs=tuple(await self._engine.logprobs(probe)),

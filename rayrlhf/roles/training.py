@@ -30,7 +30,7 @@ class TrainingRole:
     """One rank of a group that trains a module together."""
 
     def __init__(self, job: RLJob, config: TrainingConfig, rank: int) -> None:
-        threads = thread_count(config.threads, config.ranks)
+        threads = thread_count(config.threads, job.side_by_side)
         set_variables(quiet_process(threads))
         torch.set_num_threads(threads)
         self._job = job

@@ -70,7 +70,7 @@ class Setup:
 
     def held(self):
         return HeldWeights(
-            int(self.call(self.engine.version())),
+            self.call(self.engine.version()),
             tuple(self.call(self.engine.worker_call("received_digests"))),
             tuple(self.call(self.engine.worker_call("weight_deviations"))),
             tuple(self.call(self.engine.logprobs(PROBE))),
