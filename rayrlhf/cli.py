@@ -1,10 +1,11 @@
-"""The command line: parse, validate, then import the heavy things. Everything here is one function call in Python too."""
+"""The command line: parse, validate, then import the heavy things. Each command is one function call in Python too."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rayrlhf import __version__
 from rayrlhf.errors import RayRLHFError
@@ -59,7 +60,7 @@ def _run_job(arguments: argparse.Namespace) -> int:
     from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
     from rayrlhf.config.load import load_job
 
-    kind: type[RLJob | SFTJob | RewardJob] = {"sft": SFTJob, "reward": RewardJob, "rl": RLJob}[arguments.command]
+    kind: Any = {"sft": SFTJob, "reward": RewardJob, "rl": RLJob}[arguments.command]
     job = load_job(kind, arguments.config, arguments.overrides)
     from rayrlhf.stages import start_job
 

@@ -39,7 +39,8 @@ class ScoredStep:
         for part in parts:
             if isinstance(part, TokenScores):
                 tokens.setdefault(part.kind, {}).update(part.by_id)
-        for kind, by_id in [("reward", rewards), *tokens.items()]:
+        found: dict[str, Mapping[str, object]] = {"reward": rewards, **tokens}
+        for kind, by_id in found.items():
             missing = [t.id for t in ordered if t.id not in by_id]
             if missing:
                 raise ValueError(f"{len(missing)} trajectories have no {kind} score, the first is {missing[0]}")

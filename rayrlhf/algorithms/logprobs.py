@@ -39,7 +39,7 @@ def chunked_logprobs(
         return logprobs_and_entropy(project(part), target, temperature)
 
     parts = []
-    for part, target in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+    for part, target in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
         if torch.is_grad_enabled():
             parts.append(checkpoint(one, part, target, use_reentrant=False))
         else:

@@ -34,7 +34,7 @@ def clipped_policy_loss(
 def clip_fraction_indicator(
     logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, clip: tuple[float, float]
 ) -> torch.Tensor:
-    """1 where the clipped branch is the larger loss, so the token has no gradient; its masked mean is the clip fraction."""
+    """1 where the clipped branch is the larger loss (no gradient there); its masked mean is the clip fraction."""
     ratio = log_ratio(logprobs, old_logprobs).exp()
     clipped = ratio.clamp(1 - clip[0], 1 + clip[1])
     return (-advantages * clipped > -advantages * ratio).float()
@@ -51,7 +51,7 @@ def clipped_value_loss(
 def truncated_importance_weights(
     policy_logprobs: torch.Tensor, behaviour_logprobs: torch.Tensor, mask: torch.Tensor, cap: float
 ) -> torch.Tensor:
-    """Token-TIS: min(pi_old / mu, cap), detached, 0 at masked positions. Corrects for the sampler's other arithmetic."""
+    """Token-TIS: min(pi_old / mu, cap), detached, 0 at masked positions. Corrects the sampler's other arithmetic."""
     ratio = log_ratio(policy_logprobs.float(), behaviour_logprobs.float()).exp().detach()
     return torch.where(mask > 0, ratio.clamp(max=cap), 0.0)
 

@@ -66,7 +66,7 @@ def value_objective(
     """The critic's clipped loss from its values [B, T], the token mean times `value_coefficient`."""
     losses = clipped_value_loss(values, batch.values, batch.returns, algorithm.value_clip)
     loss = algorithm.value_coefficient * aggregate(losses, batch.response_mask, "token_mean", denominators)
-    return LossTerms(loss, {"critic/loss": float(loss)})
+    return LossTerms(loss, {"critic/loss": float(loss.detach())})
 
 
 def cross_entropy_objective(
@@ -74,4 +74,4 @@ def cross_entropy_objective(
 ) -> LossTerms:
     """Negative log-likelihood of the masked tokens over the step's `tokens`: SFT, and PPO-ptx with its coefficient."""
     nll = torch.where(mask > 0, -logprobs, 0.0).sum() / max(tokens, 1.0)
-    return LossTerms(coefficient * nll, {name: float(nll)})
+    return LossTerms(coefficient * nll, {name: float(nll.detach())})

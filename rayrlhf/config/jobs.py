@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -97,7 +97,8 @@ class SFTJob(Section):
     def _consistent(self) -> Self:
         if self.data.demonstrations is None:
             raise ValueError("data.demonstrations is missing: sft learns from demonstrations")
-        return _rows_fit(self)
+        _check_rows_fit(self)
+        return self
 
 
 class RewardJob(Section):
@@ -118,13 +119,11 @@ class RewardJob(Section):
     def _consistent(self) -> Self:
         if self.data.comparisons is None:
             raise ValueError("data.comparisons is missing: a reward model learns from comparisons")
-        return _rows_fit(self)
+        _check_rows_fit(self)
+        return self
 
 
-J = TypeVar("J", "SFTJob", "RewardJob")
-
-
-def _rows_fit(job: J) -> J:
+def _check_rows_fit(job: SFTJob | RewardJob) -> None:
     if job.data.max_sequence_tokens > job.learner.micro_batch_tokens:
         raise ValueError(
             f"data.max_sequence_tokens = {job.data.max_sequence_tokens} does not fit "
@@ -132,7 +131,6 @@ def _rows_fit(job: J) -> J:
         )
     if job.run.batch_rows < job.learner.ranks:
         raise ValueError(f"run.batch_rows = {job.run.batch_rows} is fewer than learner.ranks = {job.learner.ranks}")
-    return job
 
 
 Job = RLJob | SFTJob | RewardJob

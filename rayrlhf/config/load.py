@@ -13,10 +13,10 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from rayrlhf.config.jobs import Job
+from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
 from rayrlhf.errors import ConfigError
 
-J = TypeVar("J", bound=Job)
+J = TypeVar("J", RLJob, SFTJob, RewardJob)
 
 
 def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> J:

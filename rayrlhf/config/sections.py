@@ -104,7 +104,7 @@ class RoleResources(Section):
     gpus: NonNegativeFloat = Field(0.0, description="GPUs (fractions share one) that Ray reserves for each actor")
     threads: PositiveInt | None = Field(
         None,
-        description="compute threads of each actor; unset: its node's cores, shared among the processes that work side by side",
+        description="compute threads of each actor; unset: its node's cores, shared by all that work side by side",
     )
 
 
@@ -161,7 +161,7 @@ class CriticConfig(TrainingConfig):
 
     model: str | None = Field(
         None,
-        description="directory of a sequence-classification model; unset: the reward model, else the policy with a zero head",
+        description="a sequence-classification model; unset: the reward model, else the policy with a zero head",
     )
     learning_rate: PositiveFloat = Field(5e-6, description="peak learning rate")
 

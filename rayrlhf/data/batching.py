@@ -42,7 +42,7 @@ def split_among_ranks(lengths: Sequence[int], ranks: int) -> list[list[int]]:
 
 
 def shuffled_minibatches(rows: int, minibatches: int, seed: str) -> list[list[int]]:
-    """Row indices in `minibatches` parts of like size; the order is a function of `seed` alone. One part: unshuffled."""
+    """Row indices in `minibatches` parts of like size; the order depends on `seed` alone. One part: unshuffled."""
     order = list(range(rows))
     if minibatches > 1:
         random.Random(seed).shuffle(order)

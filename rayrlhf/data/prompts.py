@@ -26,13 +26,14 @@ class PromptSet:
 
         A pure function of its arguments, so a resumed run needs no cursor but the step.
         """
-        return [self._at(seed, position) for position in range(step * size, (step + 1) * size)]
+        places = [divmod(position, len(self.prompts)) for position in range(step * size, (step + 1) * size)]
+        orders = {epoch: self._order(seed, epoch) for epoch, _ in places}
+        return [self.prompts[orders[epoch][index]] for epoch, index in places]
 
-    def _at(self, seed: int, position: int) -> Prompt:
-        epoch, index = divmod(position, len(self.prompts))
+    def _order(self, seed: int, epoch: int) -> list[int]:
         order = list(range(len(self.prompts)))
         random.Random(f"prompts-{seed}-{epoch}").shuffle(order)
-        return self.prompts[order[index]]
+        return order
 
 
 def render_prompts(rows: Sequence[PromptRow], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PromptSet:

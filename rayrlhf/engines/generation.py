@@ -75,13 +75,11 @@ class GenerationEngine:
 
     async def _run(self, token_ids: Sequence[int], params: SamplingParams) -> RequestOutput:
         self._requests += 1
-        output: RequestOutput | None = None
         prompt: Any = {"prompt_token_ids": list(token_ids)}
         async for output in self._llm.generate(prompt, params, request_id=f"r{self._requests}"):
-            pass
-        if output is None or not output.finished:
-            raise RuntimeError("vLLM ended a request without finishing it")
-        return output
+            if output.finished:
+                return output
+        raise RuntimeError("vLLM ended a request without finishing it")
 
     async def pause(self) -> None:
         """Freeze running requests where they are and forget cached prefixes: they were computed by old weights."""

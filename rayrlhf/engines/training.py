@@ -39,10 +39,13 @@ class TrainingEngine:
         self.optimizer_steps = 0
         parameters = [p for p in module.parameters() if p.requires_grad]
         self.names = {id(p): name for name, p in module.named_parameters()}
+        optimizer = _optimizer(config, parameters)
+        if _plain(config, dtype):
+            optimizer.register_step_pre_hook(_measure_and_clip(parameters, config.max_gradient_norm or NO_CLIPPING))
         self.engine, *_ = deepspeed.initialize(
-            model=module, optimizer=_optimizer(config, parameters), config=deepspeed_config(config, dtype)
+            model=module, optimizer=optimizer, config=deepspeed_config(config, dtype)
         )
-        self.module = module
+        self.module: Any = module
         self.engine.eval()
 
     @property
@@ -86,8 +89,7 @@ class TrainingEngine:
         self.engine.step()
         self.engine.eval()
         self.optimizer_steps += 1
-        norm = self.engine.get_global_grad_norm()
-        return {"gradient_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
+        return {"gradient_norm": float(self.engine.get_global_grad_norm()), "learning_rate": rate}
 
     def forward_each(self, batches: Sequence[B], forward: Callable[[nn.Module, B], Any]) -> list[Any]:
         """Evaluate this rank's micro-batches without gradients; a collective like `accumulate`."""
@@ -123,7 +125,7 @@ def deepspeed_config(config: TrainingConfig, dtype: str) -> dict[str, Any]:
         "zero_optimization": {"stage": config.zero_stage},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": dtype == "bfloat16"},
-        "gradient_clipping": config.max_gradient_norm or NO_CLIPPING,
+        "gradient_clipping": 0.0 if _plain(config, dtype) else config.max_gradient_norm or NO_CLIPPING,
         "wall_clock_breakdown": False,
         "steps_per_print": 10**9,
     }
@@ -140,6 +142,23 @@ def learning_rate(config: TrainingConfig, step: int, total_steps: int | None) ->
     if config.schedule == "linear":
         return peak * (1 - done)
     return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _plain(config: TrainingConfig, dtype: str) -> bool:
+    """Whether DeepSpeed leaves the torch optimizer as it is."""
+    return config.zero_stage == 0 and dtype == "float32"
+
+
+def _measure_and_clip(parameters: list[nn.Parameter], bound: float) -> Callable[..., None]:
+    """A hook for the plain optimizer of ZeRO 0 in float32: DeepSpeed would clip there too, but throw the norm away.
+
+    It reads `_global_grad_norm` from the optimizer after the step, which its own optimizers set.
+    """
+
+    def hook(optimizer: Any, *_: Any) -> None:
+        optimizer._global_grad_norm = nn.utils.clip_grad_norm_(parameters, bound)
+
+    return hook
 
 
 def _optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from deepspeed.utils import (
@@ -102,7 +103,7 @@ def _create_moments(engine: TrainingEngine, steps: int) -> None:
         wrapper._lazy_init_hp_params_optimizer_state()
 
 
-def _set(engine: TrainingEngine, parameter: nn.Parameter, full: torch.Tensor, moment: str | None) -> None:
+def _set(engine: TrainingEngine, parameter: Any, full: torch.Tensor, moment: str | None) -> None:
     if hasattr(parameter, "ds_id"):
         part = _zero3_partition(engine, parameter, full)
         if moment is None:
@@ -119,7 +120,7 @@ def _set(engine: TrainingEngine, parameter: nn.Parameter, full: torch.Tensor, mo
         engine.engine.optimizer.state[parameter][moment].copy_(full)
 
 
-def _zero3_partition(engine: TrainingEngine, parameter: nn.Parameter, full: torch.Tensor) -> torch.Tensor:
+def _zero3_partition(engine: TrainingEngine, parameter: Any, full: torch.Tensor) -> torch.Tensor:
     """This rank's slice, padded: the last rank's slice can reach past the end of the tensor."""
     size = parameter.ds_tensor.numel()
     flat = torch.nn.functional.pad(full.flatten(), (0, size * engine.world_size - full.numel()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rayrlhf.config.base import Section
 
@@ -21,9 +23,23 @@ class Progress:
         return replace(self, step=self.step + 1, version=self.version + 1, kl_coefficient=kl_coefficient)
 
 
+ELASTIC = frozenset(
+    {"cpus", "gpus", "threads", "workers", "ranks", "spread", "zero_stage", "tensor_parallel", "micro_batch_tokens"}
+    | {"max_concurrent", "gpu_memory_share", "kv_cache_gib", "enforce_eager", "bucket_mib", "timeout_s"}
+)
+"""Keys that say how a run is computed, not what: a resumed run may change them, and `name`, `run` and `checkpoint`."""
+
+
 def config_digest(job: Section) -> str:
-    """Digest of everything that shapes a run's results (not of where it runs or how it is shown)."""
-    return hashlib.sha256(job.model_dump_json().encode()).hexdigest()
+    """Digest of what shapes a run's results: a checkpoint goes on only under the same one."""
+    shaping = {k: v for k, v in job.model_dump(mode="json").items() if k not in ("name", "run", "checkpoint")}
+    return hashlib.sha256(json.dumps(_without_elastic(shaping), sort_keys=True).encode()).hexdigest()
+
+
+def _without_elastic(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_elastic(item) for key, item in value.items() if key not in ELASTIC}
 
 
 def sample_seed(run_seed: int, group_id: str, sample: int) -> int:

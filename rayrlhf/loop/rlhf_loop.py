@@ -92,6 +92,7 @@ class RLHFLoop:
             with self._phase("commit", record):
                 record.samples = self._commit(groups, scores, record)
             self._log(groups, record)
+            self._save_if_due()
         return self.progress
 
     def _score(self, groups: Sequence[Group]) -> list[Pending[Any]]:
@@ -131,15 +132,19 @@ class RLHFLoop:
         return metrics
 
     def _commit(self, groups: Sequence[Group], scores: Sequence[Pending[Any]], record: StepRecord) -> list[Sample]:
-        """Journal the step, move the cursor, save a checkpoint when one is due."""
+        """Journal the step and move the cursor."""
         objects = [group.trajectories for group in groups] + [score.ref for score in scores]
         written = self.roles.learner.start_on(0, LearnerWorker.commit, self.progress.step + 1, len(groups), *objects)
         (samples,) = gather([written], self.job.run.phase_timeout_s, f"commit of step {self.progress.step + 1}")
         self.progress = self.progress.after_step(self._next_kl_coefficient(groups, record.metrics))
+        return samples
+
+    def _save_if_due(self) -> None:
+        """A checkpoint, after all that belongs to its steps is written: a run resumed from it misses nothing."""
         last = self.progress.step == self.job.run.steps
         if last or self.progress.step % self.job.checkpoint.every_steps == 0:
-            self.checkpoints.save(self.progress, self._save)
-        return samples
+            with self.timeline.span("checkpoint", self.progress.step):
+                self.checkpoints.save(self.progress, self._save)
 
     def _save(self, folder: Path) -> None:
         saves = self.roles.learner.start(LearnerWorker.save, str(folder / "policy"))

@@ -12,67 +12,19 @@ A good answer is finished, has a fitting length, speaks of what was asked, and d
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from rayrlhf.rewards.requests import RewardRequest
 
 STOP_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "brief",
-        "by",
-        "can",
-        "could",
-        "do",
-        "does",
-        "for",
-        "from",
-        "give",
-        "how",
-        "i",
-        "in",
-        "is",
-        "it",
-        "me",
-        "my",
-        "name",
-        "of",
-        "on",
-        "or",
-        "say",
-        "something",
-        "tell",
-        "that",
-        "the",
-        "their",
-        "them",
-        "they",
-        "think",
-        "this",
-        "tip",
-        "to",
-        "us",
-        "use",
-        "was",
-        "we",
-        "what",
-        "when",
-        "which",
-        "why",
-        "with",
-        "without",
-        "you",
-        "your",
-        "describe",
-        "explain",
-        "child",
-    ]
+    re.findall(
+        r"[a-z]+",
+        """
+        a about an and are as at be brief by can child could describe do does explain for from give how i in is it me my
+        name of on or say something tell that the their them they think this tip to us use was we what when which why
+        with without you your
+        """,
+    )
 )
 
 
@@ -118,5 +70,5 @@ def _stem(word: str) -> str:
 
 def _repetition(words: list[str]) -> float:
     """Share of word pairs that occurred before in the answer."""
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(pairwise(words))
     return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0

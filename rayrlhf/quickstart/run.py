@@ -1,8 +1,8 @@
 """`rayrlhf quickstart`: demonstrations → SFT → comparisons → reward model → PPO → before and after.
 
-    initial model ─SFT─▶ policy ─▶ two answers a prompt ─gold rule─▶ comparisons ─▶ reward model ─▶ PPO ─▶ trained policy
-                                                                                                           │
-    initial model ─────────────────── held-out prompts ◀── gold rule ──────────────────────────────────────┘
+    initial model ─SFT─▶ policy ─▶ two answers a prompt ─gold rule─▶ comparisons ─▶ reward model ─▶ PPO ─▶ trained
+          │                                                                                                  │
+          └─────────────── held-out prompts ─▶ answers of both ─gold rule─▶ win rate ◀───────────────────────┘
 
 Every stage is the one that `rayrlhf sft`, `reward` and `rl` run, from the TOMLs in `examples/`. A stage whose result is
 there already is not run again.

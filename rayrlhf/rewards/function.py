@@ -33,7 +33,7 @@ def import_function(path: str) -> Callable[[RewardRequest], Any]:
         raise ConfigError(f"reward.function = {path!r}: {module_name} has no {name!r}") from None
     if not callable(function):
         raise ConfigError(f"reward.function = {path!r}: is not a function")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 class FunctionReward:

@@ -1,4 +1,4 @@
-"""`rayrlhf reward`: a reward model from comparisons and rankings, with InstructGPT's loss and the metrics that matter."""
+"""`rayrlhf reward`: a reward model from comparisons and rankings, with InstructGPT's loss and honest metrics."""
 
 from __future__ import annotations
 

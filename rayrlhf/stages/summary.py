@@ -25,7 +25,9 @@ def derived_sizes(job: Job) -> dict[str, str]:
     updates = algorithm.epochs * algorithm.minibatches
     longest = job.data.max_prompt_tokens + rollout.max_tokens
     return {
-        "trajectories per step": f"{trajectories} = {rollout.prompts_per_step} prompts x {rollout.samples_per_prompt} samples",
+        "trajectories per step": (
+            f"{trajectories} = {rollout.prompts_per_step} prompts x {rollout.samples_per_prompt} samples"
+        ),
         "prompts per rollout worker and step": f"{rollout.prompts_per_step / rollout.workers:g}",
         "optimizer steps per step": f"{updates} = {algorithm.epochs} epochs x {algorithm.minibatches} minibatches",
         "trajectories per optimizer step": f"about {trajectories / algorithm.minibatches:g}",

@@ -33,8 +33,15 @@ I = TypeVar("I")  # noqa: E741 (an item: a demonstration or a ranking, tokenised
 class SupervisedTask(Protocol[I]):
     """What is learned. An item is what one row became; it is never split between micro-batches."""
 
-    items: Sequence[I]
-    held_out: Sequence[I]
+    @property
+    def items(self) -> Sequence[I]:
+        """What is learned from."""
+        ...
+
+    @property
+    def held_out(self) -> Sequence[I]:
+        """What is only measured."""
+        ...
 
     def load(self) -> nn.Module:
         """The module to train."""

@@ -33,7 +33,7 @@ def probe_vector(size: int, device: torch.device) -> torch.Tensor:
 
 
 def response(weight: torch.Tensor) -> torch.Tensor:
-    """What a correct engine answers for this weight: W x for a matrix [out, in], the tensor itself otherwise; float32."""
+    """What a correct engine answers for this weight, float32: W x for a matrix [out, in], else the tensor itself."""
     if weight.dim() != 2:
         return weight.detach().float().clone()
     return weight.detach().float() @ probe_vector(weight.shape[1], weight.device)

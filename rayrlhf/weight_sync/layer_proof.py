@@ -24,7 +24,7 @@ def layer_deviation(layer: nn.Module, expected: list[torch.Tensor], dtype: torch
     elif isinstance(layer, LinearBase):
         answer, wanted = _linear_answer(layer, expected, dtype)
     else:
-        answer, wanted = layer.weight.float().flatten(), expected[0].flatten()
+        answer, wanted = layer.get_parameter("weight").float().flatten(), expected[0].flatten()
     if answer.shape != wanted.shape:
         return float("inf")
     scale = float(wanted.abs().max()) or 1.0

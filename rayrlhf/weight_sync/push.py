@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rayrlhf.errors import WeightSyncError
 from rayrlhf.role_types import HeldWeights, LearnerWorker, RolloutWorker, SentWeights
-from rayrlhf.runtime.worker_group import WorkerGroup, gather
+from rayrlhf.runtime.worker_group import WorkerGroup, gather, wait_for
 
 LAYER_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 LOGPROB_TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.75}
@@ -86,7 +86,7 @@ class WeightSync:
         gather(self._rollout.start(RolloutWorker.pause), timeout_s, phase)
         receiving = self._rollout.start(RolloutWorker.receive, version, self._info)
         sending = self._learner.start(LearnerWorker.send)
-        gather([*receiving, *sending], timeout_s, phase)
+        wait_for([*receiving, *sending], timeout_s, phase)
         sent = gather(sending, timeout_s, phase)[0]
         holding = self._rollout.start(RolloutWorker.held, self._probe)
         probing = self._learner.start(LearnerWorker.probe, self._probe)

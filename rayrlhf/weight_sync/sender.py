@@ -1,4 +1,4 @@
-"""The sending end of a weight push, inside the learner ranks. Rank 0 sends; all ranks gather (ZeRO-3 is a collective)."""
+"""The sending end of a weight push, in the learner ranks. Rank 0 sends; all gather (ZeRO-3 is a collective)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The communicator of a weight transfer: one sender (rank 0) and every rollout engine rank, outside torch's default group.
+"""The communicator of a weight transfer: a sender (rank 0) and every rollout engine rank, in a group of their own.
 
 gloo on CPU and NCCL on CUDA differ in the one line that makes the group; rendezvous, broadcast, deadline and abort are
 the same. A group serves one membership: when a peer dies it is thrown away and built again.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -43,7 +44,7 @@ class TransferGroup:
             )
         self._store = store
         prefixed = dist.PrefixStore("rayrlhf-weights", store)
-        backend = dist.ProcessGroupNCCL if device.type == "cuda" else dist.ProcessGroupGloo
+        backend: Any = dist.ProcessGroupNCCL if device.type == "cuda" else dist.ProcessGroupGloo
         self._group = backend(prefixed, rank, rendezvous.world_size, timeout)
         self._timeout = timeout
 

@@ -52,6 +52,15 @@ class Setup:
     def call(self, coroutine):
         return self.loop.run_until_complete(coroutine)
 
+    def close(self):
+        """The engine's own task has to end before its loop does."""
+        self.engine.shutdown()
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.call(asyncio.wait(tasks)) if tasks else None
+        self.loop.close()
+
     def perturb(self):
         generator = torch.Generator().manual_seed(self.version)
         with torch.no_grad():
@@ -89,7 +98,7 @@ class Setup:
 def setup(request, tiny_policy):
     made = Setup(tiny_policy, request.param)
     yield made
-    made.engine.shutdown()
+    made.close()
 
 
 def test_after_a_push_engine_and_policy_agree(setup):

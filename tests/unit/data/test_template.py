@@ -73,7 +73,7 @@ def test_overlong_prompts_are_left_out_and_named():
     prompts = render_prompts(rows("short", "long" * 50, "ok"), tiny.tokenizer(), 40)
     assert [p.id for p in prompts.prompts] == ["0", "2"]
     assert prompts.overlong_ids == ("1",)
-    with pytest.raises(DataError, match="longer than data.max_prompt_tokens"):
+    with pytest.raises(DataError, match=r"longer than data\.max_prompt_tokens"):
         render_prompts(rows("long" * 50), tiny.tokenizer(), 40)
 
 

@@ -1,0 +1,38 @@
+import pytest
+
+from rayrlhf.config.jobs import RLJob
+from rayrlhf.config.load import load_job
+from rayrlhf.loop.progress import Progress, config_digest, sample_seed
+
+
+def digest(*overrides):
+    return config_digest(load_job(RLJob, "examples/ppo.toml", overrides))
+
+
+def test_progress_moves_one_step_at_a_time():
+    assert Progress(2, 2, 0.1).after_step(0.2) == Progress(3, 3, 0.2)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["run.steps=99", "run.directory=elsewhere", "name=other", "learner.ranks=2", "learner.zero_stage=3",
+     "rollout.workers=2",
+     "critic.micro_batch_tokens=2048", "checkpoint.every_steps=1", "reward.timeout_s=5.0", "rollout.threads=1"],
+)  # fmt: skip
+def test_what_does_not_shape_results_may_change_between_runs(override):
+    assert digest(override) == digest()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=8", "learner.learning_rate=1e-4", "algorithm.kl_coefficient=0.5", "rollout.max_tokens=32",
+     "critic.betas=[0.8, 0.9]", "model.path=other", "data.prompts=other.jsonl"],
+)  # fmt: skip
+def test_what_shapes_results_may_not(override):
+    assert digest(override) != digest()
+
+
+def test_seeds_of_samples_differ_and_repeat():
+    seeds = {sample_seed(run, f"{step:06d}-00000", k) for run in (1, 2) for step in (1, 2) for k in range(8)}
+    assert len(seeds) == 32
+    assert sample_seed(1, "000001-00000", 0) == sample_seed(1, "000001-00000", 0)
