@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 
-import deepspeed
 import torch
 from torch import nn
 
@@ -28,6 +27,8 @@ class WeightSource:
 
     def buckets(self, bucket_bytes: int) -> Iterator[tuple[list[TensorSpec], torch.Tensor]]:
         """Each bucket's specs and its bytes, one flat uint8 tensor, valid until the next one is asked for."""
+        import deepspeed
+
         for specs in cut_buckets(self.specs, bucket_bytes):
             parameters = [self._parameters[spec.name] for spec in specs]
             sharded = any(hasattr(p, "ds_id") for p in parameters)

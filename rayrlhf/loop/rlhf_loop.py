@@ -57,22 +57,18 @@ class StepRecord:
     samples: list[Sample] = field(default_factory=list)
 
 
+@dataclass(slots=True)
 class RLHFLoop:
     """Orchestrates one run; its whole state between steps is `progress`."""
 
-    def __init__(
-        self,
-        job: RLJob,
-        roles: Roles,
-        stream: RolloutStream,
-        sync: WeightSync,
-        checkpoints: CheckpointStore,
-        trackers: Sequence[Tracker],
-        progress: Progress,
-    ) -> None:
-        self.job, self.roles, self.stream, self.sync = job, roles, stream, sync
-        self.checkpoints, self.trackers, self.progress = checkpoints, trackers, progress
-        self.timeline = Timeline()
+    job: RLJob
+    roles: Roles
+    stream: RolloutStream
+    sync: WeightSync
+    checkpoints: CheckpointStore
+    trackers: Sequence[Tracker]
+    timeline: Timeline
+    progress: Progress
 
     def run(self) -> Progress:
         """All steps that are left; returns the final progress."""

@@ -1,10 +1,12 @@
-"""What people see while a job runs: a line a step with a progress bar, and a table of samples every few steps."""
+"""What people see while a job runs: the phase under way, a line a step, and a table of samples every few steps."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rayrlhf.role_types import Sample
@@ -13,30 +15,56 @@ PHASES = ("rollout", "score", "learn", "weight_sync", "commit")
 
 
 class Display:
-    """A tracker for the terminal."""
+    """The terminal's view of a run of `total_steps`; what is not a terminal gets the lines and tables alone."""
 
-    def __init__(self, total_steps: int, sample_every_steps: int, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+    def __init__(self, total_steps: int, sample_every_steps: int = 1, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, soft_wrap=True)
         self._total = total_steps
         self._sample_every = sample_every_steps
+        self._status = self._console.status("")
+        self._started = time.monotonic()
+
+    def phase(self, name: str, step: int) -> None:
+        """Show what is under way."""
+        if self._console.is_terminal:
+            self._status.update(f"step {step}/{self._total}: {name.replace('_', ' ')}")
+            self._status.start()
 
     def log(self, step: int, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
         """Print the step."""
-        self._console.print(self._line(step, metrics))
-        if step == 1 or step == self._total or step % self._sample_every == 0:
+        self._console.print(f"{self._progress(step)} {_rl_line(metrics)}")
+        if samples and (step == 1 or step == self._total or step % self._sample_every == 0):
             self._console.print(sample_table(f"samples of step {step}", samples))
 
-    def _line(self, step: int, metrics: Mapping[str, float]) -> str:
-        done = round(20 * step / self._total)
-        phases = " ".join(f"{name} {metrics.get(f'time/{name}_s', 0.0):.1f}" for name in PHASES)
-        return (
-            f"[bold]{step:>4}/{self._total}[/] {'█' * done}{'░' * (20 - done)} "
-            f"reward {metrics['reward/mean']:+.3f} ± {metrics['reward/std']:.2f} · "
-            f"KL {metrics['kl/sequence_nats']:.2f} nats · "
-            f"{metrics['rollout/response_tokens_mean']:.0f} tokens, "
-            f"{metrics['rollout/truncated_share']:.0%} cut · "
-            f"{metrics['rollout/tokens_per_s']:.0f} tok/s · seconds: {phases}"
+    def log_supervised(self, metrics: Mapping[str, float]) -> None:
+        """Print an optimizer step of SFT or reward modelling."""
+        loss = next(value for name, value in metrics.items() if name.endswith("/loss_nats"))
+        self._console.print(
+            f"{self._progress(int(metrics['step']))} loss {loss:.3f} nats · "
+            f"gradient norm {metrics['training/gradient_norm']:.2f} · "
+            f"rate {metrics['training/learning_rate']:.1e} · "
+            f"{metrics['training/tokens_per_s']:.0f} tok/s"
         )
+
+    def close(self) -> None:
+        """Take the status line away."""
+        self._status.stop()
+
+    def _progress(self, step: int) -> str:
+        done = round(20 * step / self._total)
+        minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
+        return f"[bold]{step:>4}/{self._total}[/] {'█' * done}{'░' * (20 - done)} {minutes}:{seconds:02d}"
+
+
+def _rl_line(metrics: Mapping[str, float]) -> str:
+    phases = " ".join(f"{name} {metrics.get(f'time/{name}_s', 0.0):.1f}" for name in PHASES)
+    return (
+        f"reward {metrics['reward/mean']:+.3f} ± {metrics['reward/std']:.2f} · "
+        f"KL {metrics['kl/sequence_nats']:.2f} nats · "
+        f"{metrics['rollout/response_tokens_mean']:.0f} tokens, "
+        f"{metrics['rollout/truncated_share']:.0%} cut · "
+        f"{metrics['rollout/tokens_per_s']:.0f} tok/s · seconds: {phases}"
+    )
 
 
 def sample_table(title: str, samples: Sequence[Sample]) -> Table:
@@ -48,12 +76,10 @@ def sample_table(title: str, samples: Sequence[Sample]) -> Table:
     for sample in samples:
         reward = "failed" if sample.reward is None else f"{sample.reward:+.2f}"
         cut = " …" if sample.finish_reason == "length" else ""
-        table.add_row(_escape(sample.prompt[:300]), _escape(sample.response[:600]) + cut, reward)
+        table.add_row(printable(sample.prompt[:300]), printable(sample.response[:600]) + cut, reward)
     return table
 
 
-def _escape(text: str) -> str:
+def printable(text: str) -> str:
     """Model output is data: it must not be read as markup, nor move the cursor."""
-    from rich.markup import escape
-
     return escape("".join(c if c.isprintable() or c == "\n" else "·" for c in text))

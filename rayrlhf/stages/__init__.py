@@ -19,5 +19,5 @@ def start_job(job: Job, *, resume: str = "auto", dry_run: bool = False) -> None:
         from rayrlhf.stages.reward_model import run_reward
         from rayrlhf.stages.sft import run_sft
 
-        result = run_sft(job) if isinstance(job, SFTJob) else run_reward(job)
+        result = run_sft(job, resume) if isinstance(job, SFTJob) else run_reward(job, resume)
         print_summary(result.directory, result.metrics)

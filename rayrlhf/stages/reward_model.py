@@ -43,10 +43,9 @@ class RankedBatch:
     prompts: tuple[tuple[slice, tuple[tuple[int, int], ...]], ...]
 
 
-def run_reward(job: RewardJob) -> SupervisedResult:
+def run_reward(job: RewardJob, resume: str = "auto") -> SupervisedResult:
     """Fit, measure, normalise, export."""
-    RewardTask(job)
-    return run_supervised(job, RewardTask)
+    return run_supervised(job, RewardTask, resume)
 
 
 class RewardTask:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from rayrlhf.loop.progress import Progress, config_digest
 from rayrlhf.loop.rlhf_loop import RLHFLoop, Roles
 from rayrlhf.loop.stream import RolloutStream
 from rayrlhf.observability.display import Display
-from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker
+from rayrlhf.observability.timeline import Timeline
+from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker
 from rayrlhf.role_types import LearnerWorker
 from rayrlhf.roles.critic import CriticRole
 from rayrlhf.roles.learner import LearnerRole
@@ -73,24 +73,30 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     bundles = role_bundles(job)
     check_feasible(bundles)
     inputs.directory.create(job)
+    display = Display(job.run.steps, job.run.sample_every_steps)
+    timeline = Timeline(watcher=display.phase)
     placement = Placement(bundles)
     try:
-        placement.wait(job.run.start_timeout_s)
-        roles = start_roles(job, inputs, placement)
+        with timeline.span("start", inputs.progress.step + 1):
+            placement.wait(job.run.start_timeout_s)
+            roles = start_roles(job, inputs, placement)
         loop = RLHFLoop(
             job,
             roles,
             RolloutStream(roles.rollout, inputs.prompts, job.rollout, job.seed, job.run.steps),
             weight_sync(job, roles, inputs.prompts),
             CheckpointStore(inputs.directory.checkpoints, job.checkpoint.keep, config_digest(job)),
-            _trackers(job, inputs),
+            [*_trackers(inputs), display],
+            timeline,
             inputs.progress,
         )
         loop.run()
-        loop.timeline.write(inputs.directory.timeline)
-        exports = roles.learner.start(LearnerWorker.export, str(inputs.directory.model))
-        gather(exports, job.run.phase_timeout_s, "export")
+        with timeline.span("export", job.run.steps):
+            exports = roles.learner.start(LearnerWorker.export, str(inputs.directory.model.absolute()))
+            gather(exports, job.run.phase_timeout_s, "export")
+        timeline.write(inputs.directory.timeline)
     finally:
+        display.close()
         placement.release()
     return inputs.directory
 
@@ -169,10 +175,9 @@ def _resume_point(job: RLJob, directory: RunDirectory, resume: str) -> tuple[Pat
     return folder, load_progress(folder, config_digest(job))
 
 
-def _trackers(job: RLJob, inputs: RLInputs) -> Sequence[Any]:
+def _trackers(inputs: RLInputs) -> list[Tracker]:
     done = inputs.progress.step
     return [
         JsonlTracker(inputs.directory.metrics, done),
         TensorBoardTracker(inputs.directory.tensorboard, done),
-        Display(job.run.steps, job.run.sample_every_steps),
     ]

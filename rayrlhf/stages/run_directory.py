@@ -42,6 +42,11 @@ class RunDirectory:
         return self.root / "model"
 
     @property
+    def result(self) -> Path:
+        """Final metrics of a supervised stage."""
+        return self.root / "result.json"
+
+    @property
     def timeline(self) -> Path:
         """The trace."""
         return self.root / "timeline.json"

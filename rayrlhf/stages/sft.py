@@ -24,10 +24,9 @@ from rayrlhf.stages.supervised import SupervisedResult, gather_objects, rank_sha
 log = logging.getLogger(__name__)
 
 
-def run_sft(job: SFTJob) -> SupervisedResult:
+def run_sft(job: SFTJob, resume: str = "auto") -> SupervisedResult:
     """Fine-tune and export."""
-    SFTTask(job)
-    return run_supervised(job, SFTTask)
+    return run_supervised(job, SFTTask, resume)
 
 
 class SFTTask:

@@ -8,21 +8,29 @@ seed, so a restarted stage ends where an undisturbed one does.
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from rayrlhf.algorithms.objectives import LossTerms
 from rayrlhf.config.jobs import RewardJob, SFTJob
+from rayrlhf.config.load import load_job
+from rayrlhf.data.batching import split_among_ranks
 from rayrlhf.engines.training import TrainingEngine
-from rayrlhf.errors import RoleFailedError
-from rayrlhf.observability.trackers import JsonlTracker
+from rayrlhf.errors import CheckpointError, RoleFailedError
+from rayrlhf.loop.progress import config_digest
+from rayrlhf.observability.display import Display
+from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker, following
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
 from rayrlhf.stages.run_directory import RunDirectory
@@ -68,6 +76,9 @@ class SupervisedTask(Protocol[I]):
         ...
 
 
+MakeTask = Callable[[Any], SupervisedTask[Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class SupervisedResult:
     """Where the stage's run is and what it measured at its end."""
@@ -76,20 +87,46 @@ class SupervisedResult:
     metrics: dict[str, float]
 
 
-def run_supervised(job: SFTJob | RewardJob, make_task: Callable[[Any], SupervisedTask[Any]]) -> SupervisedResult:
-    """Run the stage to its end; `make_task(job)` is called in every rank."""
-    import json
-
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
+def run_supervised(job: SFTJob | RewardJob, make_task: MakeTask, resume: str = "auto") -> SupervisedResult:
+    """Run the stage to its end; `make_task(job)` is called here, to check the data, and in every rank."""
+    total_steps = count_steps(make_task(job), job)
+    directory = RunDirectory(Path(job.run.directory).absolute() / job.name)
+    if finished := _finished(job, directory, resume):
+        return finished
     connect(job.run.ray_address)
     learner = job.learner
     check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
-    directory = RunDirectory(Path(job.run.directory).absolute() / job.name)
     directory.create(job)
+    display = Display(total_steps)
+    try:
+        with following(directory.metrics, display.log_supervised):
+            _trainer(job, make_task, directory).fit()
+    except TrainingFailedError as error:
+        raise RoleFailedError(f"{job.name}: training failed: {str(error).strip().splitlines()[-1]}") from error
+    return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
+
+
+def count_steps(task: SupervisedTask[Any], job: SFTJob | RewardJob) -> int:
+    """Optimizer steps of the stage."""
+    return math.ceil(len(task.items) / job.run.batch_rows) * job.run.epochs
+
+
+def _finished(job: SFTJob | RewardJob, directory: RunDirectory, resume: str) -> SupervisedResult | None:
+    """The result that is there already. A stage that was cut off has none: it starts again, and ends the same."""
+    if not directory.result.is_file() or not directory.config.is_file():
+        return None
+    kind: Any = type(job)
+    if resume == "never" or config_digest(load_job(kind, directory.config)) != config_digest(job):
+        raise CheckpointError(
+            f"{directory.root} holds the result of another config or run: choose another `name`, or remove it"
+        )
+    return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
+
+
+def _trainer(job: SFTJob | RewardJob, make_task: MakeTask, directory: RunDirectory) -> TorchTrainer:
+    learner = job.learner
     resources = {"CPU": learner.cpus} | ({"GPU": learner.gpus} if learner.gpus else {})
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train_rank,
         train_loop_config={"job": job, "make_task": make_task, "directory": directory},
         scaling_config=ScalingConfig(
@@ -100,45 +137,40 @@ def run_supervised(job: SFTJob | RewardJob, make_task: Callable[[Any], Supervise
             name=job.name, storage_path=str(directory.root / "ray_train"), failure_config=FailureConfig(max_failures=2)
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        raise RoleFailedError(f"{job.name}: training failed: {str(error).strip().splitlines()[-1]}") from error
-    final = json.loads((directory.root / "result.json").read_text(encoding="utf-8"))
-    return SupervisedResult(directory, final)
 
 
 def _train_rank(config: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
-    import json
-
     job, directory = config["job"], config["directory"]
     threads = thread_count(job.learner.threads, job.learner.ranks)
     set_variables(quiet_process(threads))
     torch.set_num_threads(threads)
     torch.manual_seed(job.seed)
     task = config["make_task"](job)
-    steps = math.ceil(len(task.items) / job.run.batch_rows) * job.run.epochs
-    engine = TrainingEngine(task.load(), job.learner, job.model.dtype, steps)
-    tracker = JsonlTracker(directory.metrics) if engine.rank == 0 else None
+    engine = TrainingEngine(task.load(), job.learner, job.model.dtype, count_steps(task, job))
+    trackers: list[Tracker] = []
+    if engine.rank == 0:
+        trackers = [JsonlTracker(directory.metrics), TensorBoardTracker(directory.tensorboard)]
     for step, items in enumerate(optimizer_steps(task.items, job.run.batch_rows, job.run.epochs, job.seed), start=1):
         metrics = train_step(task, engine, items)
-        if tracker:
+        for tracker in trackers:
             tracker.log(step, metrics, [])
     final = task.evaluate(engine)
     task.export(engine, directory.model)
     if engine.rank == 0:
-        (directory.root / "result.json").write_text(json.dumps(final, indent=1), encoding="utf-8")
+        directory.result.write_text(json.dumps(final, indent=1), encoding="utf-8")
 
 
 def train_step(task: SupervisedTask[I], engine: TrainingEngine, items: Sequence[I]) -> dict[str, float]:
     """One optimizer step over `items`, shared among the ranks."""
-    from rayrlhf.data.batching import split_among_ranks
-
+    started = time.monotonic()
     share = split_among_ranks([task.length(item) for item in items], engine.world_size)[engine.rank]
     batches = task.batches([items[i] for i in share], engine)
     metrics = engine.accumulate(batches, task.objective(items))
-    return metrics | {f"training/{name}": value for name, value in engine.step().items()}
+    metrics |= {f"training/{name}": value for name, value in engine.step().items()}
+    elapsed_s = time.monotonic() - started
+    tokens = sum(task.length(item) for item in items)
+    return metrics | {"time/step_s": elapsed_s, "training/tokens_per_s": tokens / elapsed_s}
 
 
 def optimizer_steps(items: Sequence[I], batch_rows: int, epochs: int, seed: int) -> list[list[I]]:

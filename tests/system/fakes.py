@@ -11,8 +11,9 @@ from rayrlhf.loop.checkpoint import CheckpointStore
 from rayrlhf.loop.progress import Progress, config_digest
 from rayrlhf.loop.rlhf_loop import RLHFLoop, Roles
 from rayrlhf.loop.stream import RolloutStream
+from rayrlhf.observability.timeline import Timeline
 from rayrlhf.role_types import GroupInfo, HeldWeights, Sample, SentWeights, SyncAddress, SyncInfo
-from rayrlhf.runtime.worker_group import WorkerGroup
+from rayrlhf.runtime.worker_group import WorkerGroup, gather
 from rayrlhf.types import Completion, Message, Prompt, Reward, Rewards, TokenScores, Trajectory, VersionSpan
 from rayrlhf.weight_sync.push import SyncTolerance, WeightSync
 from tests.system import jobs
@@ -147,6 +148,7 @@ class FakeRun:
     """A loop over fakes; `sections` change the job, `faults` a role's behaviour as {role: (rank, method, what)}."""
 
     def __init__(self, folder, progress=None, tensors=3, faults=None, **sections):
+        folder.mkdir(parents=True, exist_ok=True)
         self.job = jobs.make(folder, folder, **sections)
         self.faults, self.tensors = faults or {}, tensors
         rollout = self._group("rollout", FakeRollout, self.job.rollout.workers)
@@ -165,6 +167,7 @@ class FakeRun:
             WeightSync(learner, rollout, 1, SyncTolerance.of("float32"), job.weight_sync.timeout_s, (1, 2, 3)),
             self.store,
             [self.memory],
+            Timeline(),
             progress or Progress(0, 0, job.algorithm.kl_coefficient),
         )
 
@@ -174,7 +177,9 @@ class FakeRun:
             ray.remote(cls).options(num_cpus=0).remote(r, fault[1:] if fault and fault[0] == r else None, self.tensors)
             for r in range(count)
         ]
-        return WorkerGroup(role, actors)
+        group = WorkerGroup(role, actors)
+        gather(group.start_ready(), 60, "start")
+        return group
 
     def ask(self, group, method):
         return ray.get([getattr(actor, method).remote() for actor in group._actors], timeout=30)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from rayrlhf.loop.progress import Progress
 from rayrlhf.stages.run_directory import to_toml
 from tests.system import jobs
 
@@ -52,7 +51,3 @@ def test_killed_after_its_third_checkpoint_and_resumed(tmp_path, tiny_policy):
     assert [[r[k] for k in same] for r in rows["killed"]] == [[r[k] for k in same] for r in rows["straight"]]
     weights = {n: load_file(f / "runs" / "run" / "model" / "model.safetensors") for n, f in folders.items()}
     assert all((weights["killed"][k] == v).all() for k, v in weights["straight"].items())
-
-
-def test_progress_moves_one_step_at_a_time():
-    assert Progress(2, 2, 0.1).after_step(0.2) == Progress(3, 3, 0.2)

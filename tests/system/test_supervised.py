@@ -1,0 +1,146 @@
+"""SFT and reward modelling on Ray Train, and what they export: plain transformers and vLLM load it."""
+
+import json
+import random
+
+import pytest
+import ray
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from rayrlhf.config.jobs import RewardJob, SFTJob
+from rayrlhf.config.load import validate_job
+from rayrlhf.data.prompts import render_prompts
+from rayrlhf.data.rows import PromptRow
+from rayrlhf.rewards.model import ModelReward
+from rayrlhf.rewards.requests import RewardRequest
+from rayrlhf.stages.generate import AnswerConfig, answer
+from rayrlhf.stages.reward_model import run_reward
+from rayrlhf.stages.sft import run_sft
+
+LEARNER = {"ranks": 2, "cpus": 0.5, "threads": 1, "zero_stage": 2, "micro_batch_tokens": 512}
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def ranked(rng):
+    """Answers with more a's are better; half of the rows are pairs, half rankings of three with a tie."""
+    answers = ["".join(rng.choice("bcdefg") for _ in range(8)) for _ in range(3)]
+    best = answers[0][:4] + "aaaa"
+    question = user(rng.choice("xyz"))
+    if rng.random() < 0.5:
+        return {"messages": question, "chosen": best, "rejected": answers[1]}
+    return {"messages": question, "responses": [answers[1], best, answers[2]], "ranks": [2, 1, 2]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sft(tmp_path_factory, tiny_policy):
+    folder = tmp_path_factory.mktemp("sft")
+    rows = [{"messages": user(f"{i}?"), "response": f"{i} yes"} for i in range(16)]
+    data = write(folder / "data.jsonl", rows)
+    values = {
+        "name": "sft",
+        "model": {"path": str(tiny_policy)},
+        "data": {"demonstrations": data, "held_out": data, "max_sequence_tokens": 64},
+        "learner": {**LEARNER, "learning_rate": 1e-2, "max_gradient_norm": 5.0},
+        "run": {"directory": str(folder), "epochs": 20, "batch_rows": 8},
+    }
+    return folder / "sft", run_sft(validate_job(SFTJob, values))
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory, tiny_policy):
+    folder = tmp_path_factory.mktemp("reward")
+    rng = random.Random(0)
+    values = {
+        "name": "reward",
+        "model": {"path": str(tiny_policy)},
+        "data": {
+            "comparisons": write(folder / "train.jsonl", [ranked(rng) for _ in range(64)]),
+            "held_out": write(folder / "held_out.jsonl", [ranked(rng) for _ in range(32)]),
+            "max_sequence_tokens": 64,
+        },
+        "learner": {**LEARNER, "learning_rate": 3e-3},
+        "run": {"directory": str(folder), "epochs": 4, "batch_rows": 8},
+    }
+    return folder / "reward", run_reward(validate_job(RewardJob, values))
+
+
+def test_sft_learns_its_demonstrations_and_says_so(sft):
+    folder, result = sft
+    losses = [json.loads(line)["sft/loss_nats"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 40
+    assert losses[0] > 4
+    assert losses[-1] < 0.5
+    assert result.metrics["held_out/loss_nats"] == pytest.approx(losses[-1], abs=0.3)
+
+
+def test_plain_transformers_loads_the_policy_and_answers_as_it_was_shown(sft):
+    model = AutoModelForCausalLM.from_pretrained(sft[0] / "model")
+    tokenizer = AutoTokenizer.from_pretrained(sft[0] / "model")
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    ids = tokenizer.apply_chat_template(user("7?"), add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    out = model.generate(**ids, max_new_tokens=8, do_sample=False, pad_token_id=2)
+    assert "yes" in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
+
+
+def test_vllm_loads_the_policy_and_ends_its_answers(sft):
+    rows = [PromptRow(str(i), tuple(user(f"{i}?")), None, {}) for i in range(8)]
+    answers = answer(str(sft[0] / "model"), rows, AnswerConfig(max_tokens=12, max_prompt_tokens=32, temperature=0.1))
+    finished = [group[0] for group in answers if group[0].finish_reason == "stop"]
+    assert len(finished) >= 6
+    assert all("yes" in request.response for request in finished)
+
+
+def test_the_reward_model_orders_held_out_pairs(reward):
+    metrics = reward[1].metrics
+    assert metrics["held_out/accuracy"] > 0.9
+    assert metrics["held_out/accuracy_low"] < metrics["held_out/accuracy"] < metrics["held_out/accuracy_high"] + 1e-9
+    assert 32 <= metrics["held_out/pairs"] <= 64
+    assert metrics["held_out/longer_wins"] == 0.5
+    assert not metrics["held_out/collapsed"]
+
+
+def test_plain_transformers_reads_the_score_that_rewards_use(reward, tiny_policy):
+    """Right-padded in one batch, where a pad token that is also eos would be read one token early."""
+    folder = reward[0] / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.pad_token != tokenizer.eos_token
+    texts = ["aaaa", "bcdefg", "bcaaaadd"]
+    conversations = [[*user("x"), {"role": "assistant", "content": text}] for text in texts]
+    batch = tokenizer.apply_chat_template(conversations, return_tensors="pt", return_dict=True, padding=True)
+    with torch.no_grad():
+        raw = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
+    norm = json.loads((folder / "reward_normalisation.json").read_text())
+    job_model = validate_job(SFTJob, {"name": "x", "model": {"path": "x"}, "data": {"demonstrations": "x"}}).model
+    source = ModelReward(str(folder), job_model, 4096, 64)
+    requests = [RewardRequest(tuple(user("x")), text, "stop", None, {}) for text in texts]
+    ours = torch.tensor([r.value for r in source.score(requests)])
+    torch.testing.assert_close(ours, (raw - norm["mean"]) / norm["std"], atol=1e-4, rtol=0)
+
+
+def test_held_out_scores_have_mean_zero_and_deviation_one_after_normalisation(reward):
+    norm = json.loads((reward[0] / "model" / "reward_normalisation.json").read_text())
+    assert norm["std"] > 0
+    assert reward[1].metrics["held_out/score_std"] == pytest.approx(norm["std"], rel=0.3)
+
+
+def test_overlong_prompts_are_left_out_and_the_others_stay(tiny_policy):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_policy)
+    rows = [PromptRow("short", tuple(user("x")), None, {}), PromptRow("long", tuple(user("x" * 99)), None, {})]
+    assert render_prompts(rows, tokenizer, 64).overlong_ids == ("long",)
