@@ -54,9 +54,16 @@ class ScoredStep:
 
 
 def build_experience(
-    step: ScoredStep, algorithm: AlgorithmConfig, kl_coefficient: float, *, mask_truncated: bool = False
+    step: ScoredStep,
+    algorithm: AlgorithmConfig,
+    kl_coefficient: float,
+    *,
+    corrected: bool = False,
+    mask_truncated: bool = False,
 ) -> ExperienceBatch:
-    """Advantages and returns of a step. `mask_truncated` leaves answers cut at max_tokens out of the loss.
+    """Advantages and returns of a step, with importance weights where `corrected`.
+
+    `mask_truncated` leaves answers cut at max_tokens out of the loss.
 
     A trajectory whose reward failed has an all-zero mask: it counts in no mean and gets no gradient.
     """
@@ -82,7 +89,6 @@ def build_experience(
             scores, [r.group_id for r in rows], normalise_std=algorithm.normalise_std, epsilon=algorithm.epsilon
         )
         advantages, returns = per_row.unsqueeze(-1) * mask, torch.zeros_like(mask)
-    corrected = algorithm.importance_correction == "token_tis"
     weights = (
         truncated_importance_weights(policy, behaviour, mask, algorithm.importance_cap) if corrected else mask.clone()
     )

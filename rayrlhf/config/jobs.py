@@ -55,6 +55,13 @@ class RLJob(Section):
         return isinstance(self.algorithm, PPOConfig) or self.algorithm.kl_coefficient > 0
 
     @property
+    def corrects_importance(self) -> bool:
+        """Whether tokens are weighted for the sampler's other weights or arithmetic (`importance_correction`)."""
+        exact = self.model.dtype == "float32" and self.rollout.max_staleness == 0
+        wanted = self.algorithm.importance_correction
+        return wanted == "token_tis" or (wanted == "auto" and not exact)
+
+    @property
     def side_by_side(self) -> int:
         """Processes that score or learn at the same time: what colocated roles share a node's cores among."""
         return self.learner.ranks + (self.critic.ranks if self.has_critic else 0)
@@ -111,7 +118,7 @@ class RewardJob(Section):
     learner: LearnerConfig = LearnerConfig(learning_rate=9e-6, schedule="cosine")
     centering_coefficient: NonNegativeFloat = Field(0.0, description="weight of mean((chosen + rejected)^2)")
     normalisation: Literal["none", "mean", "mean_std"] = Field(
-        "mean_std", description="make the chosen answers' scores zero-mean (and unit-variance) before RL"
+        "mean_std", description="scores of held-out answers get mean 0 (and deviation 1), stored beside the weights"
     )
     run: SupervisedRunConfig = SupervisedRunConfig()
 

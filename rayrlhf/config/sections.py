@@ -52,8 +52,10 @@ class PolicyLossKeys(Section):
     entropy_coefficient: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus")
     epochs: PositiveInt = Field(1, description="passes over a step's trajectories")
     minibatches: PositiveInt = Field(1, description="optimizer steps in one pass")
-    importance_correction: Literal["none", "token_tis"] = Field(
-        "none", description="token_tis: weight tokens by min(policy/behaviour, importance_cap)"
+    importance_correction: Literal["auto", "none", "token_tis"] = Field(
+        "auto",
+        description="token_tis: weight tokens by min(policy/behaviour, importance_cap); "
+        "auto: token_tis unless the run is synchronous in float32",
     )
     importance_cap: PositiveFloat = Field(2.0, description="cap C of the truncated importance weight")
 
@@ -213,7 +215,7 @@ class CheckpointConfig(Section):
 class RunConfig(Section):
     """Where the run lives and how long it may wait."""
 
-    directory: str = Field("runs", description="parent of the run directory: a path or an fsspec URL")
+    directory: str = Field("runs", description="parent of the run directory: a path that all nodes share")
     steps: PositiveInt = Field(description="optimizer steps of the policy loop")
     start_timeout_s: Seconds = Field(600.0, description="deadline for placing and starting all roles")
     phase_timeout_s: Seconds = Field(1800.0, description="deadline of one phase of one step")

@@ -89,7 +89,13 @@ class TrainingRole:
         trajectories = [t for group in objects[:groups] for t in group]
         step = ScoredStep.merge(trajectories, list(objects[groups:]))
         mask_truncated = self._job.rollout.truncated == "mask"
-        batch = build_experience(step, self._job.algorithm, request.kl_coefficient, mask_truncated=mask_truncated)
+        batch = build_experience(
+            step,
+            self._job.algorithm,
+            request.kl_coefficient,
+            corrected=self._job.corrects_importance,
+            mask_truncated=mask_truncated,
+        )
         return batch, rollout_metrics(step, batch)
 
     def _update(self, request: LearnRequest, batch: ExperienceBatch, objective: Objective) -> dict[str, float]:

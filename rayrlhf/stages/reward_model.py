@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from rayrlhf.algorithms.bag_of_words import BagOfWords
 from rayrlhf.algorithms.objectives import LossTerms
 from rayrlhf.algorithms.preferences import preference_metrics, ranking_loss
 from rayrlhf.config.jobs import RewardJob
@@ -36,11 +37,11 @@ class RankedRows:
 
 @dataclass(frozen=True, slots=True)
 class RankedBatch:
-    """Whole prompts in one forward pass: padded rows [R, T], each row's last position, each prompt's rows and pairs."""
+    """Whole prompts in one forward pass: padded rows [R, T], each row's last position [R], each prompt's rows."""
 
     input_ids: torch.Tensor
     last: torch.Tensor
-    prompts: tuple[tuple[slice, tuple[tuple[int, int], ...]], ...]
+    prompts: tuple[tuple[slice, RankedRows], ...]
 
 
 def run_reward(job: RewardJob, resume: str = "auto") -> SupervisedResult:
@@ -87,7 +88,7 @@ class RewardTask:
 
         def loss(module: nn.Module, batch: RankedBatch) -> LossTerms:
             scores = _scores(module, batch)
-            losses = [ranking_loss(scores[rows], pairs, centering) for rows, pairs in batch.prompts]
+            losses = [ranking_loss(scores[rows], item.pairs, centering) for rows, item in batch.prompts]
             total = torch.stack(losses).sum() / prompts
             return LossTerms(total, {"reward_model/loss_nats": float(total.detach())})
 
@@ -105,7 +106,9 @@ class RewardTask:
         pairs = [(s[w], s[lo], i.response_lengths[w], i.response_lengths[lo]) for s, i in measured for w, lo in i.pairs]
         metrics = preference_metrics(*(torch.tensor(column) for column in zip(*pairs, strict=True)))
         found = {f"held_out/{name}": float(value) for name, value in asdict(metrics).items()}
-        return found | {"held_out/collapsed": float(metrics.collapsed)}
+        found["held_out/collapsed"] = float(metrics.collapsed)
+        found["held_out/bag_of_words_accuracy"] = self._bag_of_words_accuracy()
+        return found
 
     def export(self, engine: TrainingEngine, folder: Path) -> None:
         """A sequence-classification model; plain transformers pads, and finds the last token by comparing with pad."""
@@ -118,12 +121,21 @@ class RewardTask:
             self._normalisation.save(folder)
 
     def _score_all(self, items: Sequence[RankedRows], engine: TrainingEngine) -> list[tuple[list[float], RankedRows]]:
-        share = rank_share(items, engine)
-        ordered = [[item] for item in share]
-        batches = [_batch(group, engine.device) for group in ordered]
-        scores = engine.forward_each(batches, lambda module, batch: _scores(module, batch).tolist())
-        mine = [(s, item) for s, item in zip(scores, share, strict=True)]
+        batches = self.batches(rank_share(items, engine), engine)
+
+        def forward(module: nn.Module, batch: RankedBatch) -> list[tuple[list[float], RankedRows]]:
+            scores = _scores(module, batch)
+            return [(scores[rows].tolist(), item) for rows, item in batch.prompts]
+
+        mine = [pair for batch in engine.forward_each(batches, forward) for pair in batch]
         return [pair for part in gather_objects(mine, engine) for pair in part][: len(items)]
+
+    def _bag_of_words_accuracy(self) -> float:
+        """What counting words reaches on the held-out pairs (a tie counts one half)."""
+        baseline = BagOfWords.fit([pair for item in self.items for pair in _answer_pairs(item)])
+        held_out = [pair for item in self.held_out for pair in _answer_pairs(item)]
+        margins = [baseline.score(chosen) - baseline.score(rejected) for chosen, rejected in held_out]
+        return sum(1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in margins) / len(margins)
 
     def _render(self, source: str) -> list[RankedRows]:
         limit = self._job.data.max_sequence_tokens
@@ -171,10 +183,15 @@ def _batch(items: Sequence[RankedRows], device: torch.device) -> RankedBatch:
     rows = [row for item in items for row in item.rows]
     prompts, start = [], 0
     for item in items:
-        prompts.append((slice(start, start + len(item.rows)), item.pairs))
+        prompts.append((slice(start, start + len(item.rows)), item))
         start += len(item.rows)
     last = torch.tensor([len(row) - 1 for row in rows], device=device)
     return RankedBatch(pad_rows(rows).to(device), last, tuple(prompts))
+
+
+def _answer_pairs(item: RankedRows) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    answers = [row[-length:] for row, length in zip(item.rows, item.response_lengths, strict=True)]
+    return [(answers[winner], answers[loser]) for winner, loser in item.pairs]
 
 
 def _scores(module: nn.Module | TokenScalars, batch: RankedBatch) -> torch.Tensor:

@@ -59,6 +59,11 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
         import_function(job.reward.function)
     assert job.data.prompts is not None
     prompts = render_prompts(read_prompts(job.data.prompts), tokenizer, job.data.max_prompt_tokens)
+    if prompts.overlong_ids:
+        print(
+            f"{job.data.prompts}: left out {len(prompts.overlong_ids)} prompts longer than data.max_prompt_tokens = "
+            f"{job.data.max_prompt_tokens}, the first is {prompts.overlong_ids[0]}"
+        )
     directory = RunDirectory(Path(job.run.directory) / job.name)
     checkpoint, progress = _resume_point(job, directory, resume)
     return RLInputs(

@@ -88,3 +88,17 @@ def test_every_example_loads(path):
     kind = kinds.get(path.stem.split("_")[0], RLJob)
     assert load_job(kind, path).name
     assert tomllib.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "corrected"),
+    [
+        ([], False),
+        (["model.dtype=bfloat16"], True),
+        (["rollout.max_staleness=1"], True),
+        (["algorithm.importance_correction=token_tis"], True),
+        (["algorithm.importance_correction=none", "rollout.max_staleness=1"], False),
+    ],
+)
+def test_importance_is_corrected_unless_the_sampler_is_exact(overrides, corrected):
+    assert load_job(RLJob, "examples/ppo.toml", overrides).corrects_importance is corrected
