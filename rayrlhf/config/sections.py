@@ -6,7 +6,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rayrlhf.config.base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from rayrlhf.config.base import (
+    Directory,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PathOrHubId,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 Seconds = PositiveFloat
 
@@ -14,7 +23,7 @@ Seconds = PositiveFloat
 class ModelConfig(Section):
     """Which model starts the job, and in which precision it is trained and sampled."""
 
-    path: str = Field(description="directory or hub id of a Hugging Face causal language model")
+    path: PathOrHubId = Field(description="directory or hub id of a Hugging Face causal language model")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights on every role")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
@@ -25,11 +34,11 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Where the rows come from: JSONL or Parquet files, or hub ids read through `datasets`."""
 
-    prompts: str | None = Field(None, description="rl: prompts to roll out")
-    demonstrations: str | None = Field(None, description="sft: conversations with the wanted response")
-    comparisons: str | None = Field(None, description="reward: pairs or rankings")
-    pretraining: str | None = Field(None, description="ppo-ptx: rows with a `text` to keep the language model honest")
-    held_out: str | None = Field(None, description="rows that are never trained on, for evaluation")
+    prompts: PathOrHubId | None = Field(None, description="rl: prompts to roll out")
+    demonstrations: PathOrHubId | None = Field(None, description="sft: conversations with the wanted response")
+    comparisons: PathOrHubId | None = Field(None, description="reward: pairs or rankings")
+    pretraining: PathOrHubId | None = Field(None, description="ppo-ptx: rows with a `text`")
+    held_out: PathOrHubId | None = Field(None, description="rows that are never trained on, for evaluation")
     max_prompt_tokens: PositiveInt = Field(512, description="longer prompts are left out, counted and named")
     max_sequence_tokens: PositiveInt = Field(1024, description="supervised stages: longest row, prompt and response")
 
@@ -161,7 +170,7 @@ class LearnerConfig(TrainingConfig):
 class CriticConfig(TrainingConfig):
     """The critic's group; it starts from the reward model, head included, unless `model` says otherwise."""
 
-    model: str | None = Field(
+    model: PathOrHubId | None = Field(
         None,
         description="a sequence-classification model; unset: the reward model, else the policy with a zero head",
     )
@@ -172,14 +181,14 @@ class ReferenceConfig(RoleResources):
     """The frozen policy that KL is measured against."""
 
     workers: PositiveInt = Field(1, description="actors")
-    model: str | None = Field(None, description="directory or hub id; unset: model.path")
+    model: PathOrHubId | None = Field(None, description="directory or hub id; unset: model.path")
     micro_batch_tokens: PositiveInt = Field(4096, description="padded tokens of one forward pass")
 
 
 class RewardConfig(RoleResources):
     """Where rewards come from: a reward model or a Python function, one of the two."""
 
-    model: str | None = Field(None, description="directory or hub id of a sequence-classification model")
+    model: PathOrHubId | None = Field(None, description="directory or hub id of a sequence-classification model")
     function: str | None = Field(None, description="`package.module:name` of a function of a RewardRequest")
     workers: PositiveInt = Field(1, description="actors")
     timeout_s: Seconds = Field(30.0, description="function: deadline of one call")
@@ -215,7 +224,7 @@ class CheckpointConfig(Section):
 class RunConfig(Section):
     """Where the run lives and how long it may wait."""
 
-    directory: str = Field("runs", description="parent of the run directory: a path that all nodes share")
+    directory: Directory = Field("runs", description="parent of the run directory: a path that all nodes share")
     steps: PositiveInt = Field(description="optimizer steps of the policy loop")
     start_timeout_s: Seconds = Field(600.0, description="deadline for placing and starting all roles")
     phase_timeout_s: Seconds = Field(1800.0, description="deadline of one phase of one step")
@@ -226,7 +235,7 @@ class RunConfig(Section):
 class SupervisedRunConfig(Section):
     """A supervised run: epochs instead of steps."""
 
-    directory: str = Field("runs", description="parent of the run directory")
+    directory: Directory = Field("runs", description="parent of the run directory")
     epochs: PositiveInt = Field(1, description="passes over the data")
     batch_rows: PositiveInt = Field(
         32, description="demonstrations, or prompts with their comparisons, per optimizer step"

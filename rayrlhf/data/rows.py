@@ -157,7 +157,8 @@ def _demonstration(row: Mapping[str, Any], _: int) -> Demonstration:
 
 def _ranking(row: Mapping[str, Any], _: int) -> Ranking:
     if "responses" not in row:
-        return Ranking(_messages(row), (_string(row, "chosen"), _string(row, "rejected")), ((0, 1),))
+        answers = (_string(row, "chosen", or_empty=True), _string(row, "rejected", or_empty=True))
+        return Ranking(_messages(row), answers, ((0, 1),))
     responses, ranks = row["responses"], row.get("ranks")
     if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses) or len(responses) < 2:
         raise _RowError("`responses` must be a list of two or more strings")
@@ -180,8 +181,10 @@ def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
     return tuple(Message(role=m["role"], content=m["content"]) for m in messages)
 
 
-def _string(row: Mapping[str, Any], key: str) -> str:
+def _string(row: Mapping[str, Any], key: str, *, or_empty: bool = False) -> str:
+    """A text; `or_empty` where a model may have said nothing, and people judged that."""
     value = row.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise _RowError(f"`{key}` must be a non-empty string, found {value!r}"[:200])
+    if not isinstance(value, str) or not (or_empty or value.strip()):
+        wanted = "a string" if or_empty else "a non-empty string"
+        raise _RowError(f"`{key}` must be {wanted}, found {value!r}"[:200])
     return value

@@ -97,7 +97,7 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
         )
         loop.run()
         with timeline.span("export", job.run.steps):
-            exports = roles.learner.start(LearnerWorker.export, str(inputs.directory.model.absolute()))
+            exports = roles.learner.start(LearnerWorker.export, str(inputs.directory.model))
             gather(exports, job.run.phase_timeout_s, "export")
         timeline.write(inputs.directory.timeline)
     finally:
@@ -126,7 +126,7 @@ def role_bundles(job: RLJob) -> list[RoleBundle]:
 
 def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:
     """Create every actor, then wait for all of them together."""
-    journal = str(inputs.directory.trajectories.absolute())
+    journal = str(inputs.directory.trajectories)
 
     setup = RolloutSetup.of(job, inputs.stop_token_ids, journal)
     learner: WorkerGroup[Any] = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal)

@@ -90,7 +90,7 @@ class SupervisedResult:
 def run_supervised(job: SFTJob | RewardJob, make_task: MakeTask, resume: str = "auto") -> SupervisedResult:
     """Run the stage to its end; `make_task(job)` is called here, to check the data, and in every rank."""
     total_steps = count_steps(make_task(job), job)
-    directory = RunDirectory(Path(job.run.directory).absolute() / job.name)
+    directory = RunDirectory(Path(job.run.directory) / job.name)
     if finished := _finished(job, directory, resume):
         return finished
     connect(job.run.ray_address)

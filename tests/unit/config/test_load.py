@@ -102,3 +102,13 @@ def test_every_example_loads(path):
 )
 def test_importance_is_corrected_unless_the_sampler_is_exact(overrides, corrected):
     assert load_job(RLJob, "examples/ppo.toml", overrides).corrects_importance is corrected
+
+
+def test_paths_that_exist_become_absolute_and_hub_ids_stay(tmp_path, monkeypatch):
+    source = Path("examples/ppo.toml").absolute()
+    (tmp_path / "policy").mkdir()
+    monkeypatch.chdir(tmp_path)
+    job = load_job(RLJob, source, ["model.path=policy", "reward.model=owner/name", "run.directory=elsewhere"])
+    assert job.model.path == str(tmp_path / "policy")
+    assert job.reward.model == "owner/name"
+    assert job.run.directory == str(tmp_path / "elsewhere")

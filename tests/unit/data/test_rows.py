@@ -55,7 +55,14 @@ def test_a_missing_and_an_empty_file_are_named(tmp_path):
         read_prompts(write(tmp_path / "e.jsonl"))
 
 
-@pytest.mark.parametrize("row", [{"messages": ASK, "chosen": "a", "rejected": ""}, {"messages": ASK, "chosen": "a"}])
+@pytest.mark.parametrize("row", [{"messages": ASK, "chosen": "a", "rejected": 3}, {"messages": ASK, "chosen": "a"}])
 def test_a_comparison_needs_two_answers(tmp_path, row):
-    with pytest.raises(DataError, match="`rejected` must be a non-empty string"):
+    with pytest.raises(DataError, match="`rejected` must be a string"):
         read_rankings(write(tmp_path / "c.jsonl", row))
+
+
+def test_an_empty_answer_can_be_compared_but_not_demonstrated(tmp_path):
+    (ranking,) = read_rankings(write(tmp_path / "c.jsonl", {"messages": ASK, "chosen": "a", "rejected": ""}))
+    assert ranking.responses == ("a", "")
+    with pytest.raises(DataError, match="`response` must be a non-empty string"):
+        read_demonstrations(write(tmp_path / "d.jsonl", {"messages": ASK, "response": " "}))
