@@ -81,6 +81,9 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
     match item["type"]:
         case "extra_forbidden":
             return f"unknown key {key!r}{_suggest(kind, location)}"
+        case "union_tag_invalid":
+            found, known = item["ctx"]["tag"], item["ctx"]["expected_tags"]
+            return f"{key}.kind = {found!r}: expected one of {known}"
         case "missing":
             return f"missing key {key!r}"
         case "value_error":

@@ -139,6 +139,7 @@ def _load(auto: Any, path: str, config: ModelConfig, extra: dict[str, Any], *, r
         dtype=DTYPES[config.dtype],
         attn_implementation=config.attention,
         trust_remote_code=False,
+        use_safetensors=True,
         output_loading_info=report,
     )
     model = loaded[0] if report else loaded
@@ -152,7 +153,8 @@ def load_tokenizer(path: str, *, need_template: bool = True) -> PreTrainedTokeni
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from None
+        what = "" if Path(path).is_dir() else "no such directory, and as a hub id "
+        raise ModelError(f"{path}: {what}no tokenizer can be loaded: {_first_line(error)}") from None
     if need_template and not tokenizer.chat_template:
         raise ModelError(
             f"{path}: the tokenizer has no chat template; add chat_template.jinja to the directory, "
@@ -170,16 +172,20 @@ def generation_eos(path: str) -> int | list[int] | None:
     return eos
 
 
-def require_reward_head(path: str) -> None:
+def require_weights(path: str) -> None:
+    """Refuse, without loading them, a local directory that has no safetensors weights."""
+    if Path(path).is_dir():
+        _tensor_names(Path(path))
+
+
+def require_reward_head(path: str, key: str) -> None:
     """Refuse, without loading any weights, a local directory whose checkpoint has no scalar head."""
-    folder = Path(path)
-    if not folder.is_dir():
+    if not Path(path).is_dir():
         return
-    names = _tensor_names(folder)
-    if not any(name.split(".")[0] in SCALAR_HEADS for name in names):
+    if not any(name.split(".")[0] in SCALAR_HEADS for name in _tensor_names(Path(path))):
         raise ModelError(
             f"{path}: no reward head among its tensors (expected {' or '.join(SCALAR_HEADS)}.weight); "
-            "reward.model needs a sequence-classification model, such as `rayrlhf reward` exports"
+            f"{key} needs a sequence-classification model, such as `rayrlhf reward` exports"
         )
 
 
@@ -191,7 +197,7 @@ def _tensor_names(folder: Path) -> set[str]:
         with safe_open(file, framework="pt") as tensors:
             names.update(tensors.keys())
     if not names:
-        raise ModelError(f"{folder}: no safetensors weights in this directory")
+        raise ModelError(f"{folder}: no safetensors weights in this directory (pickled ones are never read)")
     return names
 
 

@@ -59,7 +59,7 @@ class Quickstart:
         comparisons, held_out = self._compare(policy)
         reward_model = self._reward(policy, comparisons, held_out)
         trained = self._ppo(policy, reward_model)
-        return self._evaluate(initial, trained)
+        return self._evaluate(initial, policy, trained)
 
     def _initial(self) -> Path:
         self._say("1/6 initial model: SmolLM2-135M-Instruct")
@@ -90,12 +90,8 @@ class Quickstart:
         if not folder.exists():
             self._say("4/6 reward model from the comparisons")
             overrides = [*self._paths(policy), f"data.comparisons={comparisons}", f"data.held_out={held_out}"]
-            metrics = run_reward(load_job(RewardJob, EXAMPLES / "reward.toml", overrides)).metrics
-            self._say(
-                f"    held-out pairs: accuracy {metrics['held_out/accuracy']:.0%} "
-                f"[{metrics['held_out/accuracy_low']:.0%}, {metrics['held_out/accuracy_high']:.0%}], "
-                f"'the longer wins' {metrics['held_out/longer_wins']:.0%}"
-            )
+            run_reward(load_job(RewardJob, EXAMPLES / "reward.toml", overrides))
+            self._say(f"    {self._reward_model_words()}")
         return folder
 
     def _ppo(self, policy: Path, reward_model: Path) -> Path:
@@ -106,27 +102,36 @@ class Quickstart:
             run_rl(load_job(RLJob, EXAMPLES / "ppo.toml", overrides))
         return folder
 
-    def _evaluate(self, initial: Path, trained: Path) -> WinRate:
+    def _evaluate(self, initial: Path, policy: Path, trained: Path) -> WinRate:
         self._say("6/6 before and after, on held-out prompts, by the gold rule")
         prompts = read_prompts(str(EXAMPLES / "data" / "held_out_prompts.jsonl"))
-        before = [group[0] for group in answer(str(initial), prompts, ANSWERS)]
-        after = [group[0] for group in answer(str(trained), prompts, ANSWERS)]
-        gaps = [_words(a) - _words(b) for a, b in zip(after, before, strict=True)]
-        verdict = win_rate([gold_score(a) for a in after], [gold_score(b) for b in before], gaps)
-        (self.directory / "evaluation.json").write_text(json.dumps(asdict(verdict), indent=1), encoding="utf-8")
-        self.console.print(_side_by_side(before[:3], after[:3]))
-        last = json.loads((self.directory / "ppo" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        self._say(
-            f"The trained policy wins {verdict.share:.0%} [{verdict.low:.0%}, {verdict.high:.0%}] of {verdict.prompts} "
-            f"held-out prompts; {verdict.like_length_share:.0%} [{verdict.like_length_low:.0%}, "
-            f"{verdict.like_length_high:.0%}] among pairs of like length."
+        first, tuned, last = (
+            [group[0] for group in answer(str(model), prompts, ANSWERS)] for model in (initial, policy, trained)
         )
-        self._say(
-            f"Mean gold score {verdict.mean_gain:+.2f} [{verdict.mean_gain_low:+.2f}, {verdict.mean_gain_high:+.2f}]; "
-            f"KL to the reference {last['kl/sequence_nats']:.1f} nats a response."
-        )
+        against = {"initial": compare(last, first), "fine-tuned": compare(last, tuned)}
+        found = {name: asdict(verdict) for name, verdict in against.items()}
+        (self.directory / "evaluation.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        self.console.print(_side_by_side(first[:3], last[:3]))
+        for name, verdict in against.items():
+            self._say(
+                f"The trained policy against the {name} one, {verdict.prompts} held-out prompts: {_words_of(verdict)}"
+            )
+        self._say(f"{self._reward_model_words()}; KL to the fine-tuned policy {self._last_kl():.1f} nats a response.")
         self._say(f"The policy is in {trained}; everything else is beside it. Your own comparisons: see the README.")
-        return verdict
+        return against["initial"]
+
+    def _reward_model_words(self) -> str:
+        metrics = json.loads((self.directory / "reward" / "result.json").read_text(encoding="utf-8"))
+        low, high = metrics["held_out/accuracy_low"], metrics["held_out/accuracy_high"]
+        return (
+            f"The reward model orders {metrics['held_out/accuracy']:.0%} [{low:.0%}, {high:.0%}] of "
+            f"{metrics['held_out/pairs']:.0f} held-out pairs as the rule does ('the longer wins': "
+            f"{metrics['held_out/longer_wins']:.0%}, a bag of words: {metrics['held_out/bag_of_words_accuracy']:.0%})"
+        )
+
+    def _last_kl(self) -> float:
+        rows = (self.directory / "ppo" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return float(json.loads(rows[-1])["kl/sequence_nats"])
 
     def _paths(self, model: Path, **data: str) -> list[str]:
         files = [f"data.{key}={EXAMPLES / 'data' / name}.jsonl" for key, name in data.items()]
@@ -135,6 +140,20 @@ class Quickstart:
     def _say(self, text: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         self.console.print(f"[bold]{minutes:02d}:{seconds:02d}[/] {escape(text)}")
+
+
+def compare(candidate: Sequence[RewardRequest], baseline: Sequence[RewardRequest]) -> WinRate:
+    """Paired answers by the gold rule."""
+    gaps = [_length(c) - _length(b) for c, b in zip(candidate, baseline, strict=True)]
+    return win_rate([gold_score(c) for c in candidate], [gold_score(b) for b in baseline], gaps)
+
+
+def _words_of(verdict: WinRate) -> str:
+    return (
+        f"wins {verdict.share:.0%} [{verdict.low:.0%}, {verdict.high:.0%}], {verdict.like_length_share:.0%} "
+        f"[{verdict.like_length_low:.0%}, {verdict.like_length_high:.0%}] among pairs of like length; "
+        f"mean gold score {verdict.mean_gain:+.2f} [{verdict.mean_gain_low:+.2f}, {verdict.mean_gain_high:+.2f}]"
+    )
 
 
 def _comparison(pair: Sequence[RewardRequest]) -> dict[str, object] | None:
@@ -163,5 +182,5 @@ def _side_by_side(before: Sequence[RewardRequest], after: Sequence[RewardRequest
     return table
 
 
-def _words(request: RewardRequest) -> int:
+def _length(request: RewardRequest) -> int:
     return len(request.response.split())

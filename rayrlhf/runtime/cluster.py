@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -35,6 +36,12 @@ def connect(address: str | None = None) -> None:
         return
     set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"})
     ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+
+
+def log_folder() -> Path:
+    """Where this node's actors and their engines write what they have to say."""
+    context = ray.get_runtime_context()
+    return Path(context.get_temp_dir()) / context.get_session_name() / "logs"
 
 
 def check_feasible(bundles: Sequence[RoleBundle]) -> None:

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from rayrlhf.errors import DeadlineExceededError, RayRLHFError, RoleFailedError
-from rayrlhf.runtime.cluster import Placement
+from rayrlhf.runtime.cluster import Placement, log_folder
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -108,7 +108,9 @@ def wait_for(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -> N
         ready, waiting = ray.wait(waiting, num_returns=1, timeout=left, fetch_local=False)
         if not ready:
             late = "; ".join(str(by_ref[ref]) for ref in waiting)
-            raise DeadlineExceededError(f"{phase}: no answer within {timeout_s:.0f} s from: {late}")
+            raise DeadlineExceededError(
+                f"{phase}: no answer within {timeout_s:.0f} s from: {late} (logs: {log_folder()})"
+            )
         for ref in ready:
             _raise_if_failed(by_ref[ref], phase)
 
@@ -120,9 +122,12 @@ def _result(pending: Pending[Any], phase: str) -> Any:
         if isinstance(error.cause, RayRLHFError):
             raise type(error.cause)(f"{phase}: {pending}: {error.cause}") from error
         cause = str(error.cause).strip() or type(error.cause).__name__
-        raise RoleFailedError(f"{phase}: {pending} raised {type(error.cause).__name__}: {cause}") from error
+        raise RoleFailedError(
+            f"{phase}: {pending} raised {type(error.cause).__name__}: {cause} (logs: {log_folder()})"
+        ) from error
     except RayActorError as error:
-        raise RoleFailedError(f"{phase}: {pending}: the actor died: {str(error).splitlines()[0]}") from error
+        first = str(error).splitlines()[0]
+        raise RoleFailedError(f"{phase}: {pending}: the actor died: {first} (logs: {log_folder()})") from error
 
 
 def _raise_if_failed(pending: Pending[Any], phase: str) -> None:

@@ -17,7 +17,7 @@ from rayrlhf.config.jobs import RewardJob
 from rayrlhf.data.rows import Ranking, read_rankings
 from rayrlhf.data.template import render_conversation
 from rayrlhf.engines.export import export_model
-from rayrlhf.engines.models import Normalisation, TokenScalars, load_scalar, load_tokenizer
+from rayrlhf.engines.models import Normalisation, TokenScalars, load_scalar, load_tokenizer, require_weights
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.errors import DataError
@@ -55,6 +55,7 @@ class RewardTask:
     def __init__(self, job: RewardJob) -> None:
         self._job = job
         self._tokenizer = load_tokenizer(job.model.path)
+        require_weights(job.model.path)
         assert job.data.comparisons is not None
         self.items = self._render(job.data.comparisons)
         self.held_out = self._render(job.data.held_out) if job.data.held_out else []

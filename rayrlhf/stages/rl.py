@@ -11,7 +11,7 @@ from rayrlhf.config.sections import CriticConfig, LearnerConfig
 from rayrlhf.data.prompts import PromptSet, render_prompts
 from rayrlhf.data.rows import read_prompts
 from rayrlhf.data.template import end_of_turn_ids
-from rayrlhf.engines.models import generation_eos, load_tokenizer, require_reward_head
+from rayrlhf.engines.models import generation_eos, load_tokenizer, require_reward_head, require_weights
 from rayrlhf.engines.process_group import Rendezvous
 from rayrlhf.errors import CheckpointError
 from rayrlhf.loop.checkpoint import CheckpointStore, load_progress
@@ -21,6 +21,7 @@ from rayrlhf.loop.stream import RolloutStream
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.timeline import Timeline
 from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker
+from rayrlhf.rewards.function import import_function
 from rayrlhf.role_types import LearnerWorker
 from rayrlhf.roles.critic import CriticRole
 from rayrlhf.roles.learner import LearnerRole
@@ -50,12 +51,8 @@ class RLInputs:
 def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
     """Check model, reward, data and checkpoint; starts nothing and writes nothing."""
     tokenizer = load_tokenizer(job.model.path)
-    if job.reward.model is not None:
-        load_tokenizer(job.reward.model)
-        require_reward_head(job.reward.model)
+    _check_models(job)
     if job.reward.function is not None:
-        from rayrlhf.rewards.function import import_function
-
         import_function(job.reward.function)
     assert job.data.prompts is not None
     prompts = render_prompts(read_prompts(job.data.prompts), tokenizer, job.data.max_prompt_tokens)
@@ -69,6 +66,18 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
     return RLInputs(
         prompts, end_of_turn_ids(tokenizer, generation_eos(job.model.path)), directory, checkpoint, progress
     )
+
+
+def _check_models(job: RLJob) -> None:
+    """Everything that can be told from the files of the models, before any of them is loaded."""
+    for path in (job.model.path, job.reference.model if job.has_reference else None):
+        if path is not None:
+            require_weights(path)
+    if job.reward.model is not None:
+        load_tokenizer(job.reward.model)
+        require_reward_head(job.reward.model, "reward.model")
+    if job.has_critic and job.critic.model is not None:
+        require_reward_head(job.critic.model, "critic.model")
 
 
 def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:

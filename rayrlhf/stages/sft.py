@@ -15,7 +15,7 @@ from rayrlhf.data.batching import micro_batches
 from rayrlhf.data.rows import read_demonstrations
 from rayrlhf.data.template import RenderedConversation, render_conversation
 from rayrlhf.engines.export import export_model
-from rayrlhf.engines.models import load_policy, load_tokenizer
+from rayrlhf.engines.models import load_policy, load_tokenizer, require_weights
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.errors import DataError
@@ -35,6 +35,7 @@ class SFTTask:
     def __init__(self, job: SFTJob) -> None:
         self._job = job
         self._tokenizer = load_tokenizer(job.model.path)
+        require_weights(job.model.path)
         assert job.data.demonstrations is not None
         self.items = self._render(job.data.demonstrations)
         self.held_out = self._render(job.data.held_out) if job.data.held_out else []

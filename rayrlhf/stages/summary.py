@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import ray
 from rich.console import Console
 
 from rayrlhf.config.jobs import Job, RLJob
+from rayrlhf.runtime.cluster import log_folder
 from rayrlhf.stages.run_directory import RunDirectory, to_toml
 
 
@@ -74,6 +76,8 @@ def print_summary(directory: RunDirectory, metrics: Mapping[str, float]) -> None
         "checkpoints": directory.checkpoints,
         "timeline": directory.timeline,
     }
+    if ray.is_initialized():
+        rows["engine logs"] = log_folder()
     for name, path in rows.items():
         if path.exists():
             console.print(f"{name:<14} {path}", markup=False)

@@ -56,7 +56,7 @@ def test_a_new_head_is_normal_or_zero_and_a_missing_one_is_refused(tiny_policy):
     with pytest.raises(ModelError, match="no trained reward head"):
         load_scalar(config, str(tiny_policy))
     with pytest.raises(ModelError, match="no reward head among its tensors"):
-        require_reward_head(str(tiny_policy))
+        require_reward_head(str(tiny_policy), "reward.model")
 
 
 def test_scores_are_read_at_the_last_token_and_normalised_once(tiny_reward_model, tmp_path):

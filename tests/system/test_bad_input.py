@@ -67,11 +67,35 @@ def test_model_that_is_not_there(attempt, tmp_path):
     check(attempt(f"model.path={tmp_path}/nowhere"), "nowhere")
 
 
-def test_reward_model_without_a_head(attempt, tiny_policy, tmp_path):
-    text = to_toml(jobs.make(tmp_path, tiny_policy)).replace('function = "tests.system.jobs:vowels"', "")
-    config = tmp_path / "other.toml"
-    config.write_text(text.replace("[reward]", f'[reward]\nmodel = "{tiny_policy}"'))
-    assert main(["rl", str(config)]) == 2
+def test_model_without_weights(attempt, tmp_path):
+    folder = tiny.write_policy(tmp_path / "empty")
+    (folder / "model.safetensors").unlink()
+    check(attempt(f"model.path={folder}"), "no safetensors weights")
+
+
+def test_unknown_algorithm(attempt):
+    check(attempt("algorithm.kind=dppo"), "algorithm.kind = 'dppo': expected one of", "'ppo'")
+
+
+@pytest.mark.parametrize("key", ["reward.model", "critic.model"])
+def test_reward_model_and_critic_without_a_head(key, tiny_policy, tiny_reward_model, tmp_path, capsys):
+    sections = {"algorithm": {"kind": "ppo"}, "reward": {"function": None, "model": str(tiny_reward_model)}}
+    config = tmp_path / "job.toml"
+    config.write_text(to_toml(jobs.make(tmp_path, tiny_policy, **sections)))
+    assert main(["rl", str(config), f"{key}={tiny_policy}"]) == 2
+    assert f"{key} needs a sequence-classification model" in capsys.readouterr().err
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize(("command", "data"), [("sft", "demonstrations"), ("reward", "comparisons")])
+def test_supervised_stages_name_the_malformed_line(command, data, tiny_policy, tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"messages": "oops", "chosen": "a", "rejected": "b"}\n')
+    config = tmp_path / "job.toml"
+    config.write_text(f'name = "x"\n[model]\npath = "{tiny_policy}"\n[data]\n{data} = "{rows}"\n')
+    assert main([command, str(config)]) == 2
+    assert "rows.jsonl, line 1: `messages` must be a non-empty list" in capsys.readouterr().err
+    assert not ray.is_initialized()
 
 
 def test_more_cpus_than_there_are(attempt):
