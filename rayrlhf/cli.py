@@ -30,10 +30,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Lists the keys of its job's TOML below its options."""
+
+    def format_help(self) -> str:
+        command = self.prog.split()[-1]
+        if command not in JOBS:
+            return super().format_help()
+        from rayrlhf.config.keys import help_text
+
+        return f"{super().format_help()}\n{help_text(command)}\n"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rayrlhf", description="RLHF as one distributed system.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
     for name, text in JOBS.items():
         job = commands.add_parser(name, help=text, description=text)
         job.add_argument("config", help="a TOML file")
@@ -57,10 +69,10 @@ def _quickstart(arguments: argparse.Namespace) -> int:
 
 
 def _run_job(arguments: argparse.Namespace) -> int:
-    from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
+    from rayrlhf.config.keys import JOB_MODELS
     from rayrlhf.config.load import load_job
 
-    kind: Any = {"sft": SFTJob, "reward": RewardJob, "rl": RLJob}[arguments.command]
+    kind: Any = JOB_MODELS[arguments.command]
     job = load_job(kind, arguments.config, arguments.overrides)
     from rayrlhf.stages import start_job
 

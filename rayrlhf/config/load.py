@@ -9,11 +9,12 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
+from rayrlhf.config.keys import job_keys
 from rayrlhf.errors import ConfigError
 
 J = TypeVar("J", RLJob, SFTJob, RewardJob)
@@ -94,27 +95,10 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
 
 
 def _suggest(kind: type[BaseModel], location: list[str]) -> str:
-    known = known_keys(kind)
+    known = [key.name for key in job_keys(kind)]
     full = ".".join(location)
     close = difflib.get_close_matches(full, known, n=1, cutoff=0.6)
     if not close:
         same_leaf = [name for name in known if name.rsplit(".", 1)[-1] == location[-1]]
         close = same_leaf or difflib.get_close_matches(location[-1], known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def known_keys(kind: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """All dotted keys of a config model with their descriptions, in the order of the file."""
-    keys: dict[str, str] = {}
-    for name, info in kind.model_fields.items():
-        sections = [t for t in _members(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
-        if not sections:
-            keys[f"{prefix}{name}"] = info.description or ""
-        for section in sections:
-            keys |= known_keys(section, f"{prefix}{name}.")
-    return keys
-
-
-def _members(annotation: Any) -> list[Any]:
-    parts = get_args(annotation)
-    return [member for part in parts for member in _members(part)] if parts else [annotation]

@@ -72,7 +72,7 @@ class PolicyLossKeys(Section):
 class PPOConfig(PolicyLossKeys):
     """PPO with a critic and the KL penalty inside the reward (InstructGPT)."""
 
-    kind: Literal["ppo"]
+    kind: Literal["ppo"] = Field(description="PPO with a critic, KL in the reward")
     kl_coefficient: NonNegativeFloat = Field(
         0.05, description="beta of the per-token penalty beta * (log pi - log ref)"
     )
@@ -96,7 +96,7 @@ class PPOConfig(PolicyLossKeys):
 class GRPOConfig(PolicyLossKeys):
     """GRPO: advantages from a group of answers to the same prompt; KL, if any, as a loss term (k3)."""
 
-    kind: Literal["grpo"]
+    kind: Literal["grpo"] = Field(description="no critic: answers to one prompt are compared")
     kl_coefficient: NonNegativeFloat = Field(0.0, description="weight of the k3 loss against the reference")
     normalise_std: bool = Field(True, description="divide by the group's standard deviation (off: Dr. GRPO)")
     epsilon: PositiveFloat = Field(1e-6, description="added to the standard deviation")
@@ -240,5 +240,5 @@ class SupervisedRunConfig(Section):
     batch_rows: PositiveInt = Field(
         32, description="demonstrations, or prompts with their comparisons, per optimizer step"
     )
-    timeout_s: Seconds = Field(86_400.0, description="deadline of the whole stage")
+    timeout_s: Seconds = Field(1800.0, description="deadline of every wait of one rank for another")
     ray_address: str | None = Field(None, description="an existing cluster; unset: start one here")

@@ -132,7 +132,7 @@ def _trainer(job: SFTJob | RewardJob, make_task: MakeTask, directory: RunDirecto
         scaling_config=ScalingConfig(
             num_workers=learner.ranks, use_gpu=learner.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if learner.gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if learner.gpus else "gloo", timeout_s=math.ceil(job.run.timeout_s)),
         run_config=RunConfig(
             name=job.name, storage_path=str(directory.root / "ray_train"), failure_config=FailureConfig(max_failures=2)
         ),

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
-from rayrlhf.config.load import known_keys, load_job
+from rayrlhf.config.keys import JOB_MODELS, help_text, job_keys, markdown
+from rayrlhf.config.load import load_job
 from rayrlhf.errors import ConfigError
 from rayrlhf.stages.run_directory import to_toml
 
@@ -44,7 +45,7 @@ def config(tmp_path):
         ("seed=one", "seed = 'one': input should be a valid integer"),
         ("reward.model=x", "exactly one of reward.model and reward.function"),
         ("rollout.max_tokens=99999", "does not fit learner.micro_batch_tokens"),
-        ("algorithm.kind=ppoo", "expected tags: 'ppo', 'grpo'"),
+        ("algorithm.kind=ppoo", "algorithm.kind = 'ppoo': expected one of 'ppo', 'grpo'"),
         ("rollout.samples_per_prompt=1", "set rollout.samples_per_prompt to 2 or more"),
         ("nonsense", "expected section.key=value"),
         ("name=../x", "name = '../x'"),
@@ -78,8 +79,19 @@ def test_the_resolved_config_loads_back_to_the_same_job(config, tmp_path):
 
 
 def test_every_key_has_a_description():
-    for kind in (RLJob, SFTJob, RewardJob):
-        assert [key for key, text in known_keys(kind).items() if not text and key not in ("algorithm.kind",)] == []
+    assert [key.name for model in JOB_MODELS.values() for key in job_keys(model) if not key.description] == []
+
+
+def test_the_page_of_keys_is_the_one_that_the_models_make():
+    page = Path("docs/config.md").read_text()
+    assert page == markdown(), "run: python -m rayrlhf.config.keys > docs/config.md"
+
+
+def test_help_names_every_key_with_its_default():
+    text = help_text("rl")
+    assert "rollout.max_tokens = required" in text
+    assert "algorithm.gae_lambda (ppo) = 0.95" in text
+    assert "algorithm.normalise_std (grpo) = true" in text
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "examples").glob("*.toml")), ids=lambda p: p.name)
