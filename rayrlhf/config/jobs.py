@@ -90,54 +90,56 @@ class RLJob(Section):
         return self
 
 
-class SFTJob(Section):
-    """`rayrlhf sft`: supervised fine-tuning on demonstrations."""
+class SupervisedJob(Section):
+    """What SFT and reward modelling share."""
 
     name: RunName = Field(description="names the run directory")
     seed: Seed = Field(0, description="every random draw derives from it")
     model: ModelConfig
     data: DataConfig
-    learner: LearnerConfig = LearnerConfig(learning_rate=1e-5, schedule="cosine")
+    learner: LearnerConfig
     run: SupervisedRunConfig = SupervisedRunConfig()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.data.demonstrations is None:
-            raise ValueError("data.demonstrations is missing: sft learns from demonstrations")
-        _check_rows_fit(self)
+    def _rows_fit(self) -> Self:
+        if self.data.max_sequence_tokens > self.learner.micro_batch_tokens:
+            raise ValueError(
+                f"data.max_sequence_tokens = {self.data.max_sequence_tokens} does not fit "
+                f"learner.micro_batch_tokens = {self.learner.micro_batch_tokens}"
+            )
+        if self.run.batch_rows < self.learner.ranks:
+            raise ValueError(
+                f"run.batch_rows = {self.run.batch_rows} is fewer than learner.ranks = {self.learner.ranks}"
+            )
         return self
 
 
-class RewardJob(Section):
+class SFTJob(SupervisedJob):
+    """`rayrlhf sft`: supervised fine-tuning on demonstrations."""
+
+    learner: LearnerConfig = LearnerConfig(learning_rate=1e-5, schedule="cosine")
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        if self.data.demonstrations is None:
+            raise ValueError("data.demonstrations is missing: sft learns from demonstrations")
+        return self
+
+
+class RewardJob(SupervisedJob):
     """`rayrlhf reward`: fit a reward model on comparisons."""
 
-    name: RunName = Field(description="names the run directory")
-    seed: Seed = Field(0, description="every random draw derives from it")
-    model: ModelConfig
-    data: DataConfig
     learner: LearnerConfig = LearnerConfig(learning_rate=9e-6, schedule="cosine")
     centering_coefficient: NonNegativeFloat = Field(0.0, description="weight of mean((chosen + rejected)^2)")
     normalisation: Literal["none", "mean", "mean_std"] = Field(
         "mean_std", description="scores of held-out answers get mean 0 (and deviation 1), stored beside the weights"
     )
-    run: SupervisedRunConfig = SupervisedRunConfig()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _has_data(self) -> Self:
         if self.data.comparisons is None:
             raise ValueError("data.comparisons is missing: a reward model learns from comparisons")
-        _check_rows_fit(self)
         return self
-
-
-def _check_rows_fit(job: SFTJob | RewardJob) -> None:
-    if job.data.max_sequence_tokens > job.learner.micro_batch_tokens:
-        raise ValueError(
-            f"data.max_sequence_tokens = {job.data.max_sequence_tokens} does not fit "
-            f"learner.micro_batch_tokens = {job.learner.micro_batch_tokens}"
-        )
-    if job.run.batch_rows < job.learner.ranks:
-        raise ValueError(f"run.batch_rows = {job.run.batch_rows} is fewer than learner.ranks = {job.learner.ranks}")
 
 
 Job = RLJob | SFTJob | RewardJob

@@ -23,7 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from rayrlhf.algorithms.objectives import LossTerms
-from rayrlhf.config.jobs import RewardJob, SFTJob
+from rayrlhf.config.jobs import SupervisedJob
 from rayrlhf.config.load import load_job
 from rayrlhf.data.batching import split_among_ranks
 from rayrlhf.engines.training import TrainingEngine
@@ -87,7 +87,7 @@ class SupervisedResult:
     metrics: dict[str, float]
 
 
-def run_supervised(job: SFTJob | RewardJob, make_task: MakeTask, resume: str = "auto") -> SupervisedResult:
+def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto") -> SupervisedResult:
     """Run the stage to its end; `make_task(job)` is called here, to check the data, and in every rank."""
     total_steps = count_steps(make_task(job), job)
     directory = RunDirectory(Path(job.run.directory) / job.name)
@@ -106,12 +106,12 @@ def run_supervised(job: SFTJob | RewardJob, make_task: MakeTask, resume: str = "
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
 
 
-def count_steps(task: SupervisedTask[Any], job: SFTJob | RewardJob) -> int:
+def count_steps(task: SupervisedTask[Any], job: SupervisedJob) -> int:
     """Optimizer steps of the stage."""
     return math.ceil(len(task.items) / job.run.batch_rows) * job.run.epochs
 
 
-def _finished(job: SFTJob | RewardJob, directory: RunDirectory, resume: str) -> SupervisedResult | None:
+def _finished(job: SupervisedJob, directory: RunDirectory, resume: str) -> SupervisedResult | None:
     """The result that is there already. A stage that was cut off has none: it starts again, and ends the same."""
     if not directory.result.is_file() or not directory.config.is_file():
         return None
@@ -123,7 +123,7 @@ def _finished(job: SFTJob | RewardJob, directory: RunDirectory, resume: str) -> 
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
 
 
-def _trainer(job: SFTJob | RewardJob, make_task: MakeTask, directory: RunDirectory) -> TorchTrainer:
+def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -> TorchTrainer:
     learner = job.learner
     resources = {"CPU": learner.cpus} | ({"GPU": learner.gpus} if learner.gpus else {})
     return TorchTrainer(
