@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rayrlhf.errors import WeightSyncError
+from rayrlhf.errors import RunError, WeightSyncError
 from rayrlhf.role_types import HeldWeights, LearnerWorker, RolloutWorker, SentWeights
 from rayrlhf.runtime.worker_group import WorkerGroup, gather, wait_for
 
@@ -76,12 +76,20 @@ class WeightSync:
         (self._info,) = gather([self._learner.start_on(0, LearnerWorker.sync_info)], timeout_s, "weight sync: describe")
 
     def push(self, version: int) -> SyncProof:
-        """Bring every rollout worker to `version`.
+        """Bring every rollout worker to `version`. A push that fails ends them: none may answer between two versions.
 
         Raises:
             WeightSyncError: what arrived is not what was sent, or a worker computes with something else.
+            DeadlineExceededError, RoleFailedError: the transfer did not come to an end.
 
         """
+        try:
+            return self._push(version)
+        except RunError:
+            self._rollout.kill()
+            raise
+
+    def _push(self, version: int) -> SyncProof:
         phase, timeout_s = f"weight sync of version {version}", self._timeout_s
         gather(self._rollout.start(RolloutWorker.pause), timeout_s, phase)
         receiving = self._rollout.start(RolloutWorker.receive, version, self._info)

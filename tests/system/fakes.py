@@ -20,7 +20,7 @@ from tests.system import jobs
 
 
 class FakeRole:
-    """Counts its calls; `fault` = (method, what) misbehaves there: die, hang or raise."""
+    """Counts its calls; `fault` = (method, what) misbehaves there: die, hang, raise or (held) stale."""
 
     def __init__(self, rank, fault=None, tensors=3):
         self.rank, self.fault, self.tensors = rank, fault or ("", ""), tensors
@@ -72,7 +72,8 @@ class FakeRollout(FakeRole):
     def held(self, probe):
         self._called("held")
         digests = {f"t{i}": i for i in range(self.tensors)}
-        return HeldWeights(self.version, (digests,), ({},), tuple(-1.0 for _ in probe[1:]))
+        version = self.version - (self.fault == ("held", "stale"))
+        return HeldWeights(version, (digests,), ({},), tuple(-1.0 for _ in probe[1:]))
 
 
 class FakeReward(FakeRole):

@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
-from rayrlhf.errors import DeadlineExceededError, RewardError, RoleFailedError
+from rayrlhf.errors import DeadlineExceededError, RewardError, RoleFailedError, WeightSyncError
 from rayrlhf.loop.checkpoint import load_progress
 from rayrlhf.loop.progress import config_digest
 from rayrlhf.loop.rlhf_loop import RLHFLoop
@@ -108,6 +109,15 @@ def test_a_role_that_hangs_is_named_at_the_deadline(tmp_path, role, method):
     )  # fmt: skip
     with pytest.raises(DeadlineExceededError, match=f"no answer within 2 s from: {role} 0, {method}"):
         run.loop.run()
+
+
+def test_after_a_failed_push_no_rollout_worker_answers(tmp_path):
+    run = FakeRun(tmp_path, faults={"rollout": (1, "held", "stale")}, rollout={"workers": 2})
+    with pytest.raises(WeightSyncError, match="rollout worker 1, version 0: it says that it has version -1"):
+        run.loop.run()
+    for actor in run.roles.rollout._actors:
+        with pytest.raises(RayActorError):
+            ray.get(actor.seen.remote(), timeout=30)
 
 
 def test_two_learner_ranks_take_part_in_every_collective(tmp_path):
