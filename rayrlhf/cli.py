@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rayrlhf import __version__
@@ -60,8 +61,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _quickstart(arguments: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from rayrlhf.quickstart.run import Quickstart
 
     Quickstart(Path(arguments.directory).absolute()).run()
@@ -74,6 +73,7 @@ def _run_job(arguments: argparse.Namespace) -> int:
 
     kind: Any = JOB_MODELS[arguments.command]
     job = load_job(kind, arguments.config, arguments.overrides)
+    sys.path.insert(0, str(Path.cwd()))  # `reward.function` may name a module in the working directory
     from rayrlhf.stages import start_job
 
     start_job(job, resume=arguments.resume, dry_run=arguments.dry_run)

@@ -5,7 +5,7 @@ Groups of trajectories and scores pass between roles as Ray objects; the driver 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rayrlhf.types import Prompt, Rewards, TokenScores, Trajectory
@@ -85,7 +85,6 @@ class Sample:
     response: str
     reward: float | None
     finish_reason: str
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class RolloutWorker(Protocol):
@@ -119,16 +118,20 @@ class RolloutWorker(Protocol):
 class RewardWorker(Protocol):
     """Scores answers."""
 
-    def score(self, *groups: list[Trajectory]) -> Rewards:
-        """Rewards of all trajectories in the groups."""
+    def score(self, *groups: list[Trajectory]) -> tuple[int, Rewards]:
+        """How many, and the rewards of all trajectories in the groups; two Ray objects."""
+        ...
+
+    def last_failure(self) -> str:
+        """Why the last reward that failed did so; empty while none has."""
         ...
 
 
 class ReferenceWorker(Protocol):
     """The frozen policy."""
 
-    def logprobs(self, *groups: list[Trajectory]) -> TokenScores:
-        """Log-probabilities of the responses."""
+    def logprobs(self, *groups: list[Trajectory]) -> tuple[int, TokenScores]:
+        """How many, and the log-probabilities of the responses; two Ray objects."""
         ...
 
 
@@ -147,16 +150,16 @@ class Trainer(Protocol):
 class CriticWorker(Trainer, Protocol):
     """Learns values."""
 
-    def values(self, *groups: list[Trajectory]) -> TokenScores:
-        """This rank's share of the values before the update."""
+    def values(self, *groups: list[Trajectory]) -> tuple[int, TokenScores]:
+        """This rank's share of the values before the update; two Ray objects."""
         ...
 
 
 class LearnerWorker(Trainer, Protocol):
     """Improves the policy."""
 
-    def logprobs(self, *groups: list[Trajectory]) -> TokenScores:
-        """This rank's share of the policy's own log-probabilities before the update."""
+    def logprobs(self, *groups: list[Trajectory]) -> tuple[int, TokenScores]:
+        """This rank's share of the policy's own log-probabilities before the update; two Ray objects."""
         ...
 
     def sync_info(self) -> SyncInfo:

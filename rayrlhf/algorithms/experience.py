@@ -143,6 +143,7 @@ def rollout_metrics(step: ScoredStep, batch: ExperienceBatch) -> dict[str, float
     ratio = drift.exp()
     weights = batch.importance_weights[mask > 0]
     count = max(len(step.trajectories), 1)
+    counted = max(int((mask.sum(-1) > 0).sum()), 1)
     rewards = torch.tensor(scored or [0.0])
     return {
         "reward/mean": float(rewards.mean()),
@@ -150,7 +151,7 @@ def rollout_metrics(step: ScoredStep, batch: ExperienceBatch) -> dict[str, float
         "reward/failed_share": 1 - len(scored) / count,
         "rollout/response_tokens_mean": sum(len(t.completion.token_ids) for t in step.trajectories) / count,
         "rollout/truncated_share": sum(t.completion.finish_reason == "length" for t in step.trajectories) / count,
-        "kl/sequence_nats": float(kl_tokens.sum(-1).mean()),
+        "kl/sequence_nats": float(kl_tokens.sum()) / counted,
         "kl/token_nats": float(masked_mean(kl_tokens, mask)),
         "drift/abs_logprob_mean_nats": float(drift.abs().mean()) if drift.numel() else 0.0,
         "drift/abs_logprob_p95_nats": float(drift.abs().quantile(0.95)) if drift.numel() else 0.0,

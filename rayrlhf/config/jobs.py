@@ -20,6 +20,7 @@ from rayrlhf.config.sections import (
     RolloutConfig,
     RunConfig,
     SupervisedRunConfig,
+    TrainingConfig,
     WeightSyncConfig,
 )
 
@@ -67,27 +68,66 @@ class RLJob(Section):
         return self.learner.ranks + (self.critic.ranks if self.has_critic else 0)
 
     @model_validator(mode="after")
+    def _rows_reach_every_rank(self) -> Self:
+        trajectories = self.rollout.prompts_per_step * self.rollout.samples_per_prompt
+        trained = {"learner": self.learner, **({"critic": self.critic} if self.has_critic else {})}
+        for role, config in trained.items():
+            check_precision(role, config, self.model)
+            if trajectories < self.algorithm.minibatches * config.ranks:
+                raise ValueError(
+                    f"a step has {trajectories} trajectories (rollout.prompts_per_step x samples_per_prompt), fewer "
+                    f"than algorithm.minibatches x {role}.ranks = {self.algorithm.minibatches * config.ranks}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_hold_a_trajectory(self) -> Self:
+        longest = self.data.max_prompt_tokens + self.rollout.max_tokens
+        budgets = {"learner": self.learner.micro_batch_tokens}
+        if self.has_critic:
+            budgets["critic"] = self.critic.micro_batch_tokens
+        if self.has_reference:
+            budgets["reference"] = self.reference.micro_batch_tokens
+        for role, budget in budgets.items():
+            if longest > budget:
+                raise ValueError(
+                    f"the longest trajectory (data.max_prompt_tokens + rollout.max_tokens = {longest}) does not fit "
+                    f"{role}.micro_batch_tokens = {budget}"
+                )
+        if self.reward.model is not None and self.reward.max_sequence_tokens > self.reward.micro_batch_tokens:
+            raise ValueError(
+                f"reward.max_sequence_tokens = {self.reward.max_sequence_tokens} does not fit "
+                f"reward.micro_batch_tokens = {self.reward.micro_batch_tokens}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_can_travel(self) -> Self:
+        """NCCL joins whole GPUs, one a rank; gloo joins processes without."""
+        learner, rollout = self.learner.gpus, self.rollout.gpus
+        if (learner > 0) != (rollout > 0) or any(gpus not in (0, 1) for gpus in (learner, rollout)):
+            raise ValueError(
+                f"learner.gpus = {learner:g} and rollout.gpus = {rollout:g}: weights travel between whole GPUs or "
+                "between processes without any, so set both to 1 or both to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Self:
         algorithm, rollout = self.algorithm, self.rollout
         if self.data.prompts is None:
             raise ValueError("data.prompts is missing: rl needs prompts to roll out")
         if algorithm.kind == "grpo" and rollout.samples_per_prompt < 2:
             raise ValueError("algorithm.kind = 'grpo' compares answers: set rollout.samples_per_prompt to 2 or more")
-        trajectories = rollout.prompts_per_step * rollout.samples_per_prompt
-        if trajectories < algorithm.minibatches * self.learner.ranks:
-            raise ValueError(
-                f"a step has {trajectories} trajectories (rollout.prompts_per_step x samples_per_prompt), fewer than "
-                f"algorithm.minibatches x learner.ranks = {algorithm.minibatches * self.learner.ranks}"
-            )
-        longest = self.data.max_prompt_tokens + rollout.max_tokens
-        if longest > self.learner.micro_batch_tokens:
-            raise ValueError(
-                f"the longest trajectory (data.max_prompt_tokens + rollout.max_tokens = {longest}) does not fit "
-                f"learner.micro_batch_tokens = {self.learner.micro_batch_tokens}"
-            )
         if isinstance(algorithm, PPOConfig) and algorithm.ptx_coefficient > 0 and self.data.pretraining is None:
             raise ValueError("algorithm.ptx_coefficient > 0 needs data.pretraining")
         return self
+
+
+def check_precision(role: str, config: TrainingConfig, model: ModelConfig) -> None:
+    """DeepSpeed's unsharded bfloat16 optimizer keeps no state that could be saved."""
+    if model.dtype == "bfloat16" and config.zero_stage == 0:
+        raise ValueError(f"{role}.zero_stage = 0 cannot be saved with model.dtype = 'bfloat16': use 1, 2 or 3")
 
 
 class SupervisedJob(Section):
@@ -102,6 +142,7 @@ class SupervisedJob(Section):
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Self:
+        check_precision("learner", self.learner, self.model)
         if self.data.max_sequence_tokens > self.learner.micro_batch_tokens:
             raise ValueError(
                 f"data.max_sequence_tokens = {self.data.max_sequence_tokens} does not fit "

@@ -133,7 +133,7 @@ class RolloutConfig(RoleResources):
     )
     max_concurrent: PositiveInt = Field(64, description="sequences one engine decodes at a time")
     gpu_memory_share: Fraction = Field(0.5, description="GPU: share of memory for weights and KV cache")
-    kv_cache_gib: PositiveFloat = Field(0.5, description="CPU: GiB of KV cache per engine rank")
+    kv_cache_gib: PositiveInt = Field(1, description="CPU: GiB of KV cache per engine rank")
     enforce_eager: bool = Field(
         True, description="no graph compilation: starts faster, and the CPU gains nothing by it"
     )

@@ -27,13 +27,18 @@ class SegmentWriter:
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
         self._name = name
+        self._whole: set[Path] = set()
 
     def append(self, step: int, trajectories: Sequence[Trajectory]) -> None:
         """Make finished trajectories durable before anyone uses them."""
         folder = open_folder(self._directory, step)
         folder.mkdir(parents=True, exist_ok=True)
         lines = [_encode(trajectory) for trajectory in trajectories]
-        with (folder / f"{self._name}.jsonl").open("ab") as file:
+        segment = folder / f"{self._name}.jsonl"
+        if segment not in self._whole:
+            _drop_torn_tail(segment)
+            self._whole.add(segment)
+        with segment.open("ab") as file:
             file.write(b"".join(lines))
             file.flush()
             os.fsync(file.fileno())
@@ -84,6 +89,15 @@ def read_committed(directory: Path, step: int) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = parquet.read_table(committed_file(directory, step)).to_pylist()
     return rows
+
+
+def _drop_torn_tail(segment: Path) -> None:
+    """What an earlier process was writing when it died must not swallow the next line."""
+    if segment.is_file():
+        written = segment.read_bytes()
+        whole = written.rfind(b"\n") + 1
+        if whole < len(written):
+            os.truncate(segment, whole)
 
 
 def _columns(trajectory: Trajectory, rewards: Rewards) -> dict[str, Any]:

@@ -98,12 +98,14 @@ def _raw_rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}, line {number}: not UTF-8: {error.reason} at byte {error.start}") from None
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}") from None
             if not isinstance(row, dict):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rayrlhf.errors import DataError
@@ -51,8 +52,8 @@ def render_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[M
         whole = _text(tokenizer, messages[: index + 1], generation_prompt=False)
         if not header.startswith(done) or not whole.startswith(header):
             raise DataError("the chat template rewrites earlier turns, so assistant turns cannot be told apart")
-        turn = _through_end_of_turn(whole[len(header) :], tokenizer)
-        before, answer = _tokenise(tokenizer, header[len(done) :]), _tokenise(tokenizer, turn)
+        turn, ending = _through_end_of_turn(whole[len(header) :], tokenizer)
+        before, answer = _tokenise(tokenizer, header[len(done) :]), _tokenise(tokenizer, turn + ending)
         ids += before + answer
         trained += [False] * len(before) + [True] * len(answer)
         done = header + turn
@@ -66,15 +67,22 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, generation_eos: int | Se
     return tuple(sorted(ids))
 
 
-def _through_end_of_turn(turn: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The turn up to and including its end-of-turn token; templates often add a newline after it, or nothing at all."""
+def _through_end_of_turn(turn: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """The turn up to and including its end-of-turn token, and the eos to learn where the template wrote none.
+
+    Templates often add a newline after the token; some end turns with another token, or with nothing at all.
+    """
     eos = str(tokenizer.eos_token or "")
     end = turn.rfind(eos) if eos else -1
-    return turn[: end + len(eos)] if end >= 0 else turn.rstrip("\n") + eos
+    return (turn[: end + len(eos)], "") if end >= 0 else (turn.rstrip("\n"), eos)
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, generation_prompt: bool) -> str:
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation_prompt)
+    try:
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation_prompt)
+    except TemplateError as error:
+        asked = messages[-1]["content"][:60]
+        raise DataError(f"the chat template refuses the conversation that ends with {asked!r}: {error}") from None
     return str(text)
 
 

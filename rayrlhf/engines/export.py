@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rayrlhf.engines.models import Normalisation
 from rayrlhf.engines.weight_source import WeightSource
 
 
@@ -16,8 +17,12 @@ def export_model(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     writer: bool,
+    normalisation: Normalisation | None = None,
 ) -> None:
-    """Gather (all ranks) and write (one rank) weights, config, tokenizer and chat template; atomic by rename."""
+    """Gather (all ranks) and write (one rank) weights, config, tokenizer and chat template; atomic by rename.
+
+    A reward model's `normalisation` goes with it.
+    """
     state = source.state_dict()
     if not writer:
         return
@@ -29,5 +34,7 @@ def export_model(
     state = {k: v for k, v in state.items() if k in keys and (k not in tied or not model.config.tie_word_embeddings)}
     model.save_pretrained(partial, state_dict=state)
     tokenizer.save_pretrained(partial)
+    if normalisation is not None:
+        normalisation.save(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

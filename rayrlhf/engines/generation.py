@@ -37,6 +37,7 @@ class GenerationEngine:
                 max_model_len=spec.max_model_length,
                 max_num_seqs=spec.max_concurrent,
                 tensor_parallel_size=spec.tensor_parallel,
+                distributed_executor_backend="mp" if spec.tensor_parallel > 1 else None,
                 enforce_eager=spec.enforce_eager,
                 gpu_memory_utilization=spec.gpu_memory_share,
                 seed=spec.seed,
@@ -106,10 +107,6 @@ class GenerationEngine:
     async def worker_call(self, method: str, *args: Any) -> list[Any]:
         """Call a method of `WorkerExtension` on every tensor-parallel rank."""
         return await self._llm.collective_rpc(method, args=args)
-
-    async def check_health(self) -> None:
-        """Raise if the engine's processes are dead."""
-        await self._llm.check_health()
 
     def shutdown(self) -> None:
         """End the engine's processes."""

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 
 from rayrlhf.algorithms.logprobs import chunked_logprobs
 from rayrlhf.config.sections import ModelConfig
@@ -47,10 +48,10 @@ class Normalisation:
         (folder / NORMALISATION_FILE).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Normalisation:
-        """What is stored beside the weights; identity for models of other makers."""
-        file = folder / NORMALISATION_FILE
-        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else cls()
+    def load(cls, path: str) -> Normalisation:
+        """What is stored beside the weights, here or on the hub; identity for models of other makers."""
+        file = cached_file(path, NORMALISATION_FILE, _raise_exceptions_for_missing_entries=False)
+        return cls(**json.loads(Path(file).read_text(encoding="utf-8"))) if file else cls()
 
 
 class TokenLogprobs(nn.Module):
@@ -73,7 +74,7 @@ class TokenLogprobs(nn.Module):
         chosen, entropies = chunked_logprobs(head, hidden[:, :-1][wanted], input_ids[:, 1:][wanted], temperature)
         logprobs, entropy = torch.zeros_like(mask), torch.zeros_like(mask)
         place = torch.nn.functional.pad(wanted, (1, 0))
-        return logprobs.masked_scatter(place, chosen), entropy.masked_scatter(place, entropies.detach())
+        return logprobs.masked_scatter(place, chosen), entropy.masked_scatter(place, entropies)
 
 
 class TokenScalars(nn.Module):
@@ -120,19 +121,16 @@ def load_scalar(config: ModelConfig, path: str, *, head: str = "required", seed:
             std = 1 / math.sqrt(weight.shape[-1] + 1) if head == "normal" else 0.0
             generator = torch.Generator().manual_seed(seed)
             weight.copy_(torch.randn(weight.shape, generator=generator) * std)
-    return TokenScalars(model, Normalisation.load(Path(path)))
+    return TokenScalars(model, Normalisation.load(path))
 
 
 def _load(auto: Any, path: str, config: ModelConfig, extra: dict[str, Any], *, report: bool = False) -> Any:
-    try:
-        hf_config = AutoConfig.from_pretrained(path, trust_remote_code=False, **extra)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be loaded as a model: {_first_line(error)}") from None
+    hf_config = _hf_config(path, **extra)
     for name in vars(hf_config):
         if name.endswith(("dropout", "pdrop")) and isinstance(getattr(hf_config, name), float):
             setattr(hf_config, name, 0.0)
-    if getattr(hf_config, "pad_token_id", None) is None:
-        hf_config.pad_token_id = 0
+    pad_token_id = getattr(hf_config, "pad_token_id", None)
+    hf_config.pad_token_id = None  # else the embedding of that token, often eos, would get no gradient
     loaded = auto.from_pretrained(
         path,
         config=hf_config,
@@ -143,9 +141,17 @@ def _load(auto: Any, path: str, config: ModelConfig, extra: dict[str, Any], *, r
         output_loading_info=report,
     )
     model = loaded[0] if report else loaded
+    model.config.pad_token_id = pad_token_id
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return (model, loaded[1]["missing_keys"]) if report else model
+
+
+def _hf_config(path: str, **extra: Any) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False, **extra)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be loaded as a model: {_first_line(error)}") from None
 
 
 def load_tokenizer(path: str, *, need_template: bool = True) -> PreTrainedTokenizerBase:
@@ -186,6 +192,24 @@ def require_reward_head(path: str, key: str) -> None:
         raise ModelError(
             f"{path}: no reward head among its tensors (expected {' or '.join(SCALAR_HEADS)}.weight); "
             f"{key} needs a sequence-classification model, such as `rayrlhf reward` exports"
+        )
+
+
+def require_length(path: str, tokens: int) -> None:
+    """Refuse sequences that are longer than the model's positions."""
+    longest = getattr(_hf_config(path), "max_position_embeddings", None)
+    if longest is not None and tokens > longest:
+        raise ModelError(
+            f"{path}: data.max_prompt_tokens + rollout.max_tokens = {tokens}, but the model has {longest} positions"
+        )
+
+
+def require_same_vocabulary(tokenizer: PreTrainedTokenizerBase, path: str, key: str) -> None:
+    """Refuse a model that would read the policy's token ids as other words."""
+    other = load_tokenizer(path, need_template=False)
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise ModelError(
+            f"{path}: its vocabulary is not the policy's, and it would read the policy's tokens: set {key}"
         )
 
 

@@ -38,7 +38,6 @@ class TrainingEngine:
         self.total_steps = total_steps
         self.optimizer_steps = 0
         parameters = [p for p in module.parameters() if p.requires_grad]
-        self.names = {id(p): name for name, p in module.named_parameters()}
         optimizer = _optimizer(config, parameters)
         if _plain(config, dtype):
             optimizer.register_step_pre_hook(_measure_and_clip(parameters, config.max_gradient_norm or NO_CLIPPING))
@@ -89,7 +88,10 @@ class TrainingEngine:
         self.engine.step()
         self.engine.eval()
         self.optimizer_steps += 1
-        return {"gradient_norm": float(self.engine.get_global_grad_norm()), "learning_rate": rate}
+        norm = float(self.engine.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise NumericalError(f"the gradient norm of optimizer step {self.optimizer_steps} is {norm}")
+        return {"gradient_norm": norm, "learning_rate": rate}
 
     def forward_each(self, batches: Sequence[B], forward: Callable[[nn.Module, B], Any]) -> list[Any]:
         """Evaluate this rank's micro-batches without gradients; a collective like `accumulate`."""
@@ -125,6 +127,7 @@ def deepspeed_config(config: TrainingConfig, dtype: str) -> dict[str, Any]:
         "zero_optimization": {"stage": config.zero_stage},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": dtype == "bfloat16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
         "gradient_clipping": 0.0 if _plain(config, dtype) else config.max_gradient_norm or NO_CLIPPING,
         "wall_clock_breakdown": False,
         "steps_per_print": 10**9,

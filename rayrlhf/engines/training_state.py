@@ -96,7 +96,7 @@ def _create_moments(engine: TrainingEngine, steps: int) -> None:
     parameters = flat if flat is not None else [p for group in base.param_groups for p in group["params"]]
     for parameter in parameters:
         base.state[parameter] = {
-            "step": torch.tensor(float(steps)),
+            "step": torch.tensor(float(steps), device=parameter.device),
             **{key: torch.zeros_like(parameter, memory_format=torch.preserve_format) for key in MOMENTS["adamw"]},
         }
     if hasattr(wrapper, "_lazy_init_hp_params_optimizer_state"):

@@ -32,7 +32,10 @@ ELASTIC = frozenset(
 
 def config_digest(job: Section) -> str:
     """Digest of what shapes a run's results: a checkpoint goes on only under the same one."""
-    shaping = {k: v for k, v in job.model_dump(mode="json").items() if k not in ("name", "run", "checkpoint")}
+    values = job.model_dump(mode="json")
+    shaping = {key: value for key, value in values.items() if key not in ("name", "run", "checkpoint")}
+    if any(values.get(trained, {}).get("schedule", "constant") != "constant" for trained in ("learner", "critic")):
+        shaping["steps"] = values["run"].get("steps", values["run"].get("epochs"))  # the schedule ends with the run
     return hashlib.sha256(json.dumps(_without_elastic(shaping), sort_keys=True).encode()).hexdigest()
 
 

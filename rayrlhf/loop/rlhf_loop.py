@@ -114,7 +114,7 @@ class RLHFLoop:
     def _learn(self, groups: Sequence[Group], scores: Sequence[Pending[Any]]) -> dict[str, float]:
         """Learner and critic update side by side; all ranks report the same metrics, so rank 0's are kept."""
         request = LearnRequest(self.progress.step, self.progress.kl_coefficient)
-        objects = [group.trajectories for group in groups] + [score.ref for score in scores]
+        objects = [group.trajectories for group in groups] + [score.data for score in scores]
         updates = self.roles.learner.start(LearnerWorker.learn, request, len(groups), *objects)
         if self.roles.critic:
             updates += self.roles.critic.start(CriticWorker.learn, request, len(groups), *objects)
@@ -123,13 +123,17 @@ class RLHFLoop:
         if metrics["reward/failed_share"] > self.job.reward.max_failed_share:
             raise RewardError(
                 f"step {self.progress.step + 1}: {metrics['reward/failed_share']:.0%} of the rewards failed, more than "
-                f"reward.max_failed_share = {self.job.reward.max_failed_share:.0%}"
+                f"reward.max_failed_share = {self.job.reward.max_failed_share:.0%}. {self._reward_failure()}"
             )
-        return metrics
+        return metrics | {"kl/coefficient": self.progress.kl_coefficient}
+
+    def _reward_failure(self) -> str:
+        asked = gather(self.roles.reward.start(RewardWorker.last_failure), self.job.run.phase_timeout_s, "reward")
+        return next((f"The last failure: {reason.strip()}" for reason in asked if reason), "")
 
     def _commit(self, groups: Sequence[Group], scores: Sequence[Pending[Any]], record: StepRecord) -> list[Sample]:
         """Journal the step and move the cursor."""
-        objects = [group.trajectories for group in groups] + [score.ref for score in scores]
+        objects = [group.trajectories for group in groups] + [score.data for score in scores]
         written = self.roles.learner.start_on(0, LearnerWorker.commit, self.progress.step + 1, len(groups), *objects)
         (samples,) = gather([written], self.job.run.phase_timeout_s, f"commit of step {self.progress.step + 1}")
         self.progress = self.progress.after_step(self._next_kl_coefficient(groups, record.metrics))
@@ -169,6 +173,5 @@ class RLHFLoop:
         record.metrics["rollout/response_tokens"] = tokens
         record.metrics["rollout/tokens_per_s"] = tokens / max(record.metrics["time/rollout_s"], 1e-9)
         record.metrics["rollout/staleness_steps"] = self.progress.version - 1 - oldest
-        record.metrics["kl/coefficient"] = self.progress.kl_coefficient
         for tracker in self.trackers:
             tracker.log(self.progress.step, record.metrics, record.samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import multiprocessing as mp
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -12,7 +13,7 @@ from typing import Any
 
 from rayrlhf.errors import ConfigError
 from rayrlhf.rewards.requests import RewardRequest
-from rayrlhf.types import Reward
+from rayrlhf.types import Reward, RewardStatus
 
 
 def import_function(path: str) -> Callable[[RewardRequest], Any]:
@@ -27,8 +28,8 @@ def import_function(path: str) -> Callable[[RewardRequest], Any]:
         raise ConfigError(f"reward.function = {path!r}: expected `package.module:name`")
     try:
         function = getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
-        raise ConfigError(f"reward.function = {path!r}: {error}") from None
+    except (ImportError, SyntaxError, TypeError, ValueError) as error:
+        raise ConfigError(f"reward.function = {path!r}: {type(error).__name__}: {error}") from None
     except AttributeError:
         raise ConfigError(f"reward.function = {path!r}: {module_name} has no {name!r}") from None
     if not callable(function):
@@ -42,6 +43,7 @@ class FunctionReward:
     def __init__(self, path: str, timeout_s: float) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self.last_failure = ""
         self._process: Any = None
         self._pipe: Connection | None = None
 
@@ -64,12 +66,22 @@ class FunctionReward:
             self._pipe.send(request)
             if not self._pipe.poll(self._timeout_s):
                 self.close()
-                return Reward(None, {}, "timeout")
+                return self._failed("timeout", f"no answer within {self._timeout_s:g} s")
             answer = self._pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self.close()
-            return Reward(None, {}, "error")
-        return _reward(answer)
+            return self._failed("error", "the function's process died")
+        if isinstance(answer, str):
+            return self._failed("error", answer)
+        value = sum(answer.values())
+        if not math.isfinite(value):
+            return self._failed("error", f"the function returned {answer}")
+        return Reward(value, answer, "ok")
+
+    def _failed(self, status: RewardStatus, reason: str) -> Reward:
+        self.last_failure = reason
+        print(reason, file=sys.stderr)
+        return Reward(None, {}, status)
 
     def _start(self) -> None:
         context = mp.get_context("spawn")
@@ -93,14 +105,7 @@ def _serve(path: str, pipe: Connection) -> None:
             return
         try:
             answer: Any = function(request)
-            pipe.send(dict(answer) if isinstance(answer, Mapping) else float(answer))
+            components = answer if isinstance(answer, Mapping) else {"function": answer}
+            pipe.send({str(name): float(value) for name, value in components.items()})
         except Exception:  # noqa: BLE001 (a user's function may raise anything; it becomes a status)
             pipe.send(traceback.format_exc())
-
-
-def _reward(answer: float | dict[str, float] | str) -> Reward:
-    if isinstance(answer, str):
-        return Reward(None, {}, "error")
-    components = answer if isinstance(answer, dict) else {"function": answer}
-    value = sum(components.values())
-    return Reward(value, components, "ok") if math.isfinite(value) else Reward(None, components, "error")

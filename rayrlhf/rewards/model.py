@@ -27,6 +27,7 @@ class ModelReward:
         self._module = load_scalar(model, path).to(self._device).eval()
         self._micro_batch_tokens = micro_batch_tokens
         self._max_tokens = max_sequence_tokens
+        self.last_failure = ""
 
     def score(self, requests: list[RewardRequest]) -> list[Reward]:
         """One reward a request."""
@@ -41,9 +42,9 @@ class ModelReward:
         answer = Message(role="assistant", content=request.response)
         return render_conversation(self._tokenizer, (*request.messages, answer)).token_ids[-self._max_tokens :]
 
-    @staticmethod
-    def _reward(score: float) -> Reward:
+    def _reward(self, score: float) -> Reward:
         if not math.isfinite(score):
+            self.last_failure = f"the reward model's score is {score}"
             return Reward(None, {}, "error")
         return Reward(score, {"reward_model": score}, "ok")
 

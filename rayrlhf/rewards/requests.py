@@ -28,6 +28,9 @@ class RewardRequest:
 class RewardSource(Protocol):
     """A reward model or a reward function."""
 
+    last_failure: str
+    """Why the last request that failed did so; empty while none has."""
+
     def score(self, requests: list[RewardRequest]) -> list[Reward]:
         """One reward a request, in order; failures have a status, never a silent 0."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 import torch
 from torch import nn
 
@@ -35,14 +36,16 @@ class CriticRole(TrainingRole):
             return load_scalar(self._job.model, path, head="required")
         return load_scalar(self._job.model, self._job.model.path, head="zero")
 
-    def values(self, *groups: list[Trajectory]) -> TokenScores:
+    @ray.method(num_returns=2)
+    def values(self, *groups: list[Trajectory]) -> tuple[int, TokenScores]:
         """This rank's share of V before each response token."""
         from rayrlhf.engines.models import values_before_tokens
 
         def forward(module: nn.Module, batch: TrajectoryBatch) -> torch.Tensor:
             return values_before_tokens(module(batch.input_ids), batch.mask)
 
-        return TokenScores("value", self._score(groups, forward))
+        scores = self._score(groups, forward)
+        return len(scores), TokenScores("value", scores)
 
     def learn(self, request: LearnRequest, groups: int, *objects: Any) -> dict[str, float]:
         """Update the critic."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from torch import nn
 
@@ -26,6 +27,7 @@ class LearnerRole(TrainingRole):
 
     def __init__(self, job: RLJob, journal: str, rank: int) -> None:
         super().__init__(job, job.learner, rank)
+        self._idle_steps = job.algorithm.critic_warmup_steps if isinstance(job.algorithm, PPOConfig) else 0
         self._journal = Path(journal)
 
     def _load(self) -> nn.Module:
@@ -43,23 +45,23 @@ class LearnerRole(TrainingRole):
         self._bucket_bytes = self._job.weight_sync.bucket_mib << 20
         self._sender = WeightSender(self._source, self._bucket_bytes, self._engine.device)
         self._pretraining = self._load_pretraining()
-        self._step = 0
 
-    def logprobs(self, *groups: list[Trajectory]) -> TokenScores:
+    @ray.method(num_returns=2)
+    def logprobs(self, *groups: list[Trajectory]) -> tuple[int, TokenScores]:
         """This rank's share of the policy's log-probabilities before the update: the old ones of the ratio."""
         temperature = self._job.rollout.temperature
 
         def forward(module: nn.Module, batch: TrajectoryBatch) -> torch.Tensor:
             return module(batch.input_ids, batch.mask, temperature)[0]
 
-        return TokenScores("policy", self._score(groups, forward))
+        scores = self._score(groups, forward)
+        return len(scores), TokenScores("policy", scores)
 
     def learn(self, request: LearnRequest, groups: int, *objects: Any) -> dict[str, float]:
         """Update the policy."""
-        self._step = request.step
         algorithm, temperature = self._job.algorithm, self._job.rollout.temperature
         batch, metrics = self._experience(request, groups, objects)
-        if isinstance(algorithm, PPOConfig) and request.step < algorithm.critic_warmup_steps:
+        if request.step < self._idle_steps:
             return metrics
 
         def objective(module: nn.Module, part: ExperienceBatch, denominators: Denominators) -> LossTerms:

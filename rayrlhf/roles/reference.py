@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ray
 import torch
 
 from rayrlhf.config.jobs import RLJob
@@ -23,7 +24,8 @@ class ReferenceRole:
         self._temperature = job.rollout.temperature
         self._micro_batch_tokens = job.reference.micro_batch_tokens
 
-    def logprobs(self, *groups: list[Trajectory]) -> TokenScores:
+    @ray.method(num_returns=2)
+    def logprobs(self, *groups: list[Trajectory]) -> tuple[int, TokenScores]:
         """log p of every response token under the reference."""
         from rayrlhf.engines.scoring import TrajectoryBatch, response_scores, trajectory_batches
 
@@ -33,4 +35,5 @@ class ReferenceRole:
         rows = [t for group in groups for t in group]
         with torch.no_grad():
             batches = trajectory_batches(rows, self._micro_batch_tokens, self._device)
-            return TokenScores("reference", response_scores((b, forward(b)) for b in batches))
+            scores = response_scores((b, forward(b)) for b in batches)
+        return len(scores), TokenScores("reference", scores)

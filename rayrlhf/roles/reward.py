@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ray
+
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.rewards.requests import RewardRequest, RewardSource
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
@@ -23,11 +25,17 @@ class RewardRole:
         self._penalty = job.rollout.truncated_reward if job.rollout.truncated == "penalise" else None
         self._source = _source(job)
 
-    def score(self, *groups: list[Trajectory]) -> Rewards:
+    @ray.method(num_returns=2)
+    def score(self, *groups: list[Trajectory]) -> tuple[int, Rewards]:
         """Rewards of all trajectories in the groups; answers cut at max_tokens get at most the penalty."""
         trajectories = [t for group in groups for t in group]
         rewards = self._source.score([self._request(t) for t in trajectories])
-        return Rewards({t.id: self._truncated(t, r) for t, r in zip(trajectories, rewards, strict=True)})
+        by_id = {t.id: self._truncated(t, r) for t, r in zip(trajectories, rewards, strict=True)}
+        return len(by_id), Rewards(by_id)
+
+    def last_failure(self) -> str:
+        """Why the last reward that failed did so."""
+        return self._source.last_failure
 
     def _request(self, trajectory: Trajectory) -> RewardRequest:
         prompt, completion = trajectory.prompt, trajectory.completion

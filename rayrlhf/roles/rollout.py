@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,12 +23,13 @@ class RolloutSetup:
     spec: GenerationSpec
     sampling: Sampling
     threads: int | None = None
-    kv_cache_gib: float = 0.5
+    kv_cache_gib: int = 1
     journal: str | None = None
+    engines_per_node: int = 1
 
     @classmethod
-    def of(cls, job: RLJob, stop_token_ids: tuple[int, ...], journal: str) -> RolloutSetup:
-        """The setup that an RL job asks for."""
+    def of(cls, job: RLJob, stop_token_ids: tuple[int, ...], journal: str, nodes: int) -> RolloutSetup:
+        """The setup that an RL job asks for on a cluster of `nodes`."""
         config = job.rollout
         spec = GenerationSpec(
             model=job.model.path,
@@ -40,16 +42,22 @@ class RolloutSetup:
             seed=job.seed,
         )
         sampling = Sampling(config.max_tokens, config.temperature, stop_token_ids)
-        return cls(spec, sampling, config.threads, config.kv_cache_gib, journal)
+        per_node = math.ceil(config.workers / nodes)
+        return cls(spec, sampling, config.threads, config.kv_cache_gib, journal, per_node)
 
 
 class RolloutRole:
     """See `RolloutWorker`."""
 
     def __init__(self, setup: RolloutSetup, rank: int) -> None:
-        threads = thread_count(setup.threads)
+        spec = setup.spec
+        threads = thread_count(setup.threads, setup.engines_per_node)
         set_variables(quiet_process(threads))
-        set_variables(vllm_variables(threads, setup.spec.tensor_parallel, setup.kv_cache_gib))
+        set_variables(
+            vllm_variables(
+                threads, spec.tensor_parallel, setup.kv_cache_gib, rank % setup.engines_per_node, spec.enforce_eager
+            )
+        )
         from rayrlhf.engines.generation import GenerationEngine
 
         self._sampling = setup.sampling

@@ -54,7 +54,7 @@ class TrainingRole:
         if checkpoint:
             load_module_weights(module, Path(checkpoint))
         algorithm = self._job.algorithm
-        updates = self._job.run.steps * algorithm.epochs * algorithm.minibatches
+        updates = (self._job.run.steps - self._idle_steps) * algorithm.epochs * algorithm.minibatches
         self._engine = TrainingEngine(module, self._config, self._job.model.dtype, updates)
         if checkpoint:
             load_optimizer_state(self._engine, Path(checkpoint))
@@ -130,3 +130,5 @@ class TrainingRole:
         return {}
 
     _metric_prefix = "training"
+    _idle_steps = 0
+    """First steps of the run in which this role does not learn."""

@@ -34,8 +34,16 @@ def connect(address: str | None = None) -> None:
     """Join the cluster at `address`, or start one on this machine; actors' output goes to Ray's log files."""
     if ray.is_initialized():
         return
-    set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"})
-    ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "RAY_TRAIN_V2_ENABLED": "1"})
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:
+        raise PlacementError(f"no Ray cluster can be reached at run.ray_address = {address!r}: {error}") from None
+
+
+def count_nodes() -> int:
+    """Nodes of the cluster that are alive."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())
 
 
 def log_folder() -> Path:

@@ -11,11 +11,6 @@ def set_variables(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
-def read_variable(name: str, default: str | None = None) -> str | None:
-    """An environment variable of this process."""
-    return os.environ.get(name, default)
-
-
 def node_cores() -> int:
     """The cores this process may run on."""
     return len(os.sched_getaffinity(0))
@@ -49,20 +44,24 @@ def rank_variables(rank: int, world_size: int, address: str, port: int, local_ra
     }
 
 
-def vllm_variables(threads: int, tensor_parallel: int, kv_cache_gib: float, first_core: int = 0) -> dict[str, str]:
-    """vLLM's CPU settings: explicit cores for each tensor-parallel rank (the default wants a NUMA node a rank)."""
+def vllm_variables(
+    threads: int, tensor_parallel: int, kv_cache_gib: int, engine: int = 0, eager: bool = True
+) -> dict[str, str]:
+    """vLLM's CPU settings, with cores of its own for each tensor-parallel rank of the node's `engine` (0-based).
+
+    Without `eager` torch's compiler may run; the one-off compile of the sampler takes half a minute.
+    """
     cores = sorted(os.sched_getaffinity(0))
     per_rank = max(1, threads // tensor_parallel)
     bindings = []
     for rank in range(tensor_parallel):
-        start = first_core + rank * per_rank
+        start = (engine * tensor_parallel + rank) * per_rank
         mine = [cores[(start + i) % len(cores)] for i in range(per_rank)]
         bindings.append(",".join(str(core) for core in sorted(set(mine))))
     return {
         "VLLM_CPU_OMP_THREADS_BIND": "|".join(bindings),
-        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gib))),
+        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
-        "TORCHDYNAMO_DISABLE": "1",
-    }
+    } | ({"TORCHDYNAMO_DISABLE": "1"} if eager else {})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from rayrlhf.errors import DeadlineExceededError, RayRLHFError, RoleFailedError
 from rayrlhf.runtime.cluster import Placement, log_folder
@@ -99,7 +99,7 @@ def gather_data(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -
 
 
 def wait_for(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -> None:
-    """Wait as `gather` does, but leave successful results where they are: nothing large reaches the driver."""
+    """Wait as `gather` does and return nothing. What is large is a call's `data`, which stays where it is."""
     by_ref = {p.ref: p for p in pending}
     waiting = list(by_ref)
     deadline = time.monotonic() + timeout_s
@@ -112,7 +112,7 @@ def wait_for(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -> N
                 f"{phase}: no answer within {timeout_s:.0f} s from: {late} (logs: {log_folder()})"
             )
         for ref in ready:
-            _raise_if_failed(by_ref[ref], phase)
+            _result(by_ref[ref], phase)
 
 
 def _result(pending: Pending[Any], phase: str) -> Any:
@@ -125,11 +125,9 @@ def _result(pending: Pending[Any], phase: str) -> Any:
         raise RoleFailedError(
             f"{phase}: {pending} raised {type(error.cause).__name__}: {cause} (logs: {log_folder()})"
         ) from error
+    except GetTimeoutError:
+        raise DeadlineExceededError(f"{phase}: {pending}: its result did not arrive within 60 s") from None
     except RayActorError as error:
-        first = str(error).splitlines()[0]
-        raise RoleFailedError(f"{phase}: {pending}: the actor died: {first} (logs: {log_folder()})") from error
-
-
-def _raise_if_failed(pending: Pending[Any], phase: str) -> None:
-    """Look at a finished call without fetching its result: only errors are small enough to be worth it."""
-    _result(pending, phase)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        cause = lines[-1] if "creation task" in lines[0] else lines[0]  # a constructor's error comes last
+        raise RoleFailedError(f"{phase}: {pending}: the actor died: {cause} (logs: {log_folder()})") from error

@@ -11,6 +11,7 @@ def start_job(job: Job, *, resume: str = "auto", dry_run: bool = False) -> None:
 
     if dry_run:
         print_plan(job)
+        check_inputs(job, resume)
     elif isinstance(job, RLJob):
         from rayrlhf.stages.rl import run_rl
 
@@ -21,3 +22,19 @@ def start_job(job: Job, *, resume: str = "auto", dry_run: bool = False) -> None:
 
         result = run_sft(job, resume) if isinstance(job, SFTJob) else run_reward(job, resume)
         print_summary(result.directory, result.metrics)
+
+
+def check_inputs(job: Job, resume: str) -> None:
+    """Models, data, reward and checkpoint, as a run checks them before anything is allocated."""
+    if isinstance(job, RLJob):
+        from rayrlhf.stages.rl import prepare
+
+        prepare(job, resume)
+    elif isinstance(job, SFTJob):
+        from rayrlhf.stages.sft import SFTTask
+
+        SFTTask(job)
+    else:
+        from rayrlhf.stages.reward_model import RewardTask
+
+        RewardTask(job)

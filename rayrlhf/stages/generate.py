@@ -11,6 +11,7 @@ from rayrlhf.data.rows import PromptRow
 from rayrlhf.data.template import end_of_turn_ids
 from rayrlhf.engines.generation_spec import GenerationSpec, Sampling
 from rayrlhf.engines.models import generation_eos, load_tokenizer
+from rayrlhf.errors import DataError
 from rayrlhf.loop.progress import sample_seed
 from rayrlhf.rewards.requests import RewardRequest
 from rayrlhf.role_types import GenerationRequest, RolloutWorker
@@ -37,7 +38,9 @@ def answer(model: str, rows: Sequence[PromptRow], config: AnswerConfig) -> list[
     """For each prompt its answers as text, ready to be scored; overlong prompts are an error here."""
     connect()
     tokenizer = load_tokenizer(model)
-    prompts = render_prompts(rows, tokenizer, config.max_prompt_tokens).prompts
+    rendered = render_prompts(rows, tokenizer, config.max_prompt_tokens)
+    if rendered.overlong_ids:
+        raise DataError(f"prompt {rendered.overlong_ids[0]} is longer than {config.max_prompt_tokens} tokens")
     spec = GenerationSpec(model, config.dtype, config.max_prompt_tokens + config.max_tokens + 1, 64)
     stops = end_of_turn_ids(tokenizer, generation_eos(model))
     setup = RolloutSetup(spec, Sampling(config.max_tokens, config.temperature, stops))
@@ -49,7 +52,7 @@ def answer(model: str, rows: Sequence[PromptRow], config: AnswerConfig) -> list[
         workers: WorkerGroup[Any] = create_group(placement, "rollout", RolloutRole, 1, setup)
         gather(workers.start_ready(), config.timeout_s, "start")
         pending = []
-        for prompt in prompts:
+        for prompt in rendered.prompts:
             seeds = tuple(sample_seed(config.seed, prompt.id, k) for k in range(config.samples))
             request = GenerationRequest(0, prompt.id, prompt, seeds)
             pending.append(workers.start_on(0, RolloutWorker.generate, request))

@@ -117,9 +117,7 @@ class RewardTask:
         model.config.num_labels = 1
         model.config.pad_token_id = padding_id(self._tokenizer)
         self._tokenizer.pad_token_id = model.config.pad_token_id
-        export_model(model, WeightSource(model), self._tokenizer, folder, engine.rank == 0)
-        if engine.rank == 0:
-            self._normalisation.save(folder)
+        export_model(model, WeightSource(model), self._tokenizer, folder, engine.rank == 0, self._normalisation)
 
     def _score_all(self, items: Sequence[RankedRows], engine: TrainingEngine) -> list[tuple[list[float], RankedRows]]:
         batches = self.batches(rank_share(items, engine), engine)
@@ -144,6 +142,8 @@ class RewardTask:
         kept = [item for ranking in rankings if (item := render_ranking(self._tokenizer, ranking, limit)) is not None]
         if not kept:
             raise DataError(f"{source}: every answer is longer than data.max_sequence_tokens = {limit}")
+        if not any(item.pairs for item in kept):
+            raise DataError(f"{source}: every row is a tie, so there is nothing to learn or to measure")
         if len(kept) < len(rankings):
             print(f"{source}: left out {len(rankings) - len(kept)} of {len(rankings)} rows (an answer is too long)")
         return kept

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import CriticConfig, LearnerConfig
 from rayrlhf.data.prompts import PromptSet, render_prompts
-from rayrlhf.data.rows import read_prompts
+from rayrlhf.data.rows import read_prompts, read_texts
 from rayrlhf.data.template import end_of_turn_ids
-from rayrlhf.engines.models import generation_eos, load_tokenizer, require_reward_head, require_weights
+from rayrlhf.engines.models import (
+    generation_eos,
+    load_tokenizer,
+    require_length,
+    require_reward_head,
+    require_same_vocabulary,
+    require_weights,
+)
 from rayrlhf.engines.process_group import Rendezvous
 from rayrlhf.errors import CheckpointError
 from rayrlhf.loop.checkpoint import CheckpointStore, load_progress
@@ -29,7 +38,7 @@ from rayrlhf.roles.reference import ReferenceRole
 from rayrlhf.roles.reward import RewardRole
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
 from rayrlhf.roles.training import TrainingRole
-from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect
+from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect, count_nodes
 from rayrlhf.runtime.worker_group import WorkerGroup, create_group, gather
 from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.weight_sync.push import SyncTolerance, WeightSync
@@ -51,7 +60,9 @@ class RLInputs:
 def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
     """Check model, reward, data and checkpoint; starts nothing and writes nothing."""
     tokenizer = load_tokenizer(job.model.path)
-    _check_models(job)
+    _check_models(job, tokenizer)
+    if job.data.pretraining is not None:
+        read_texts(job.data.pretraining)
     if job.reward.function is not None:
         import_function(job.reward.function)
     assert job.data.prompts is not None
@@ -68,16 +79,20 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
     )
 
 
-def _check_models(job: RLJob) -> None:
+def _check_models(job: RLJob, tokenizer: PreTrainedTokenizerBase) -> None:
     """Everything that can be told from the files of the models, before any of them is loaded."""
-    for path in (job.model.path, job.reference.model if job.has_reference else None):
-        if path is not None:
-            require_weights(path)
+    require_weights(job.model.path)
+    require_length(job.model.path, job.data.max_prompt_tokens + job.rollout.max_tokens)
     if job.reward.model is not None:
         load_tokenizer(job.reward.model)
         require_reward_head(job.reward.model, "reward.model")
-    if job.has_critic and job.critic.model is not None:
-        require_reward_head(job.critic.model, "critic.model")
+    if job.has_reference and job.reference.model is not None:
+        require_weights(job.reference.model)
+        require_same_vocabulary(tokenizer, job.reference.model, "reference.model")
+    critic = job.critic.model or job.reward.model
+    if job.has_critic and critic is not None:
+        require_reward_head(critic, "critic.model")
+        require_same_vocabulary(tokenizer, critic, "critic.model (unset: reward.model)")
 
 
 def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
@@ -137,7 +152,7 @@ def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:
     """Create every actor, then wait for all of them together."""
     journal = str(inputs.directory.trajectories)
 
-    setup = RolloutSetup.of(job, inputs.stop_token_ids, journal)
+    setup = RolloutSetup.of(job, inputs.stop_token_ids, journal, count_nodes())
     learner: WorkerGroup[Any] = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal)
     critic: WorkerGroup[Any] | None = None
     if job.has_critic:
@@ -183,10 +198,17 @@ def _resume_point(job: RLJob, directory: RunDirectory, resume: str) -> tuple[Pat
         if directory.metrics.exists() or store.newest():
             raise CheckpointError(f"{directory.root} holds a run already: choose another `name`, or --resume auto")
         return None, start
-    folder = store.newest() if resume == "auto" else Path(resume)
+    folder = store.newest() if resume == "auto" else Path(resume).absolute()
     if folder is None:
         return None, start
-    return folder, load_progress(folder, config_digest(job))
+    progress = load_progress(folder, config_digest(job))
+    newest = store.newest()
+    if newest is not None and newest != folder:
+        raise CheckpointError(
+            f"{directory.root} has gone on to {newest.name}: going back would mix two histories; "
+            "choose another `name`, or remove the newer checkpoints"
+        )
+    return folder, progress
 
 
 def _trackers(inputs: RLInputs) -> list[Tracker]:

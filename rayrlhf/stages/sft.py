@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.errors import DataError
 from rayrlhf.stages.supervised import SupervisedResult, gather_objects, rank_share, run_supervised
-
-log = logging.getLogger(__name__)
 
 
 def run_sft(job: SFTJob, resume: str = "auto") -> SupervisedResult:

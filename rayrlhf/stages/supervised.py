@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -27,7 +28,7 @@ from rayrlhf.config.jobs import SupervisedJob
 from rayrlhf.config.load import load_job
 from rayrlhf.data.batching import split_among_ranks
 from rayrlhf.engines.training import TrainingEngine
-from rayrlhf.errors import CheckpointError, RoleFailedError
+from rayrlhf.errors import CheckpointError, DataError, RoleFailedError
 from rayrlhf.loop.progress import config_digest
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker, following
@@ -89,7 +90,12 @@ class SupervisedResult:
 
 def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto") -> SupervisedResult:
     """Run the stage to its end; `make_task(job)` is called here, to check the data, and in every rank."""
-    total_steps = count_steps(make_task(job), job)
+    if resume not in ("auto", "never"):
+        raise CheckpointError(f"--resume {resume}: {job.name} has no checkpoints; it starts again and ends the same")
+    task = make_task(job)
+    if len(task.items) < job.learner.ranks:
+        raise DataError(f"{job.name}: {len(task.items)} usable rows are fewer than learner.ranks = {job.learner.ranks}")
+    total_steps = count_steps(task, job)
     directory = RunDirectory(Path(job.run.directory) / job.name)
     if finished := _finished(job, directory, resume):
         return finished
@@ -108,7 +114,7 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
 
 def count_steps(task: SupervisedTask[Any], job: SupervisedJob) -> int:
     """Optimizer steps of the stage."""
-    return math.ceil(len(task.items) / job.run.batch_rows) * job.run.epochs
+    return len(optimizer_steps(task.items, job))
 
 
 def _finished(job: SupervisedJob, directory: RunDirectory, resume: str) -> SupervisedResult | None:
@@ -132,7 +138,9 @@ def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -
         scaling_config=ScalingConfig(
             num_workers=learner.ranks, use_gpu=learner.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if learner.gpus else "gloo", timeout_s=math.ceil(job.run.timeout_s)),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if learner.gpus else "gloo", timeout_s=math.ceil(job.run.timeout_s)
+        ),
         run_config=RunConfig(
             name=job.name, storage_path=str(directory.root / "ray_train"), failure_config=FailureConfig(max_failures=2)
         ),
@@ -151,7 +159,7 @@ def _train_rank(config: dict[str, Any]) -> None:
     trackers: list[Tracker] = []
     if engine.rank == 0:
         trackers = [JsonlTracker(directory.metrics), TensorBoardTracker(directory.tensorboard)]
-    for step, items in enumerate(optimizer_steps(task.items, job.run.batch_rows, job.run.epochs, job.seed), start=1):
+    for step, items in enumerate(optimizer_steps(task.items, job), start=1):
         metrics = train_step(task, engine, items)
         for tracker in trackers:
             tracker.log(step, metrics, [])
@@ -173,20 +181,26 @@ def train_step(task: SupervisedTask[I], engine: TrainingEngine, items: Sequence[
     return metrics | {"time/step_s": elapsed_s, "training/tokens_per_s": tokens / elapsed_s}
 
 
-def optimizer_steps(items: Sequence[I], batch_rows: int, epochs: int, seed: int) -> list[list[I]]:
-    """The items of every optimizer step: a seeded permutation an epoch, the last step of an epoch may be smaller."""
+def optimizer_steps(items: Sequence[I], job: SupervisedJob) -> list[list[I]]:
+    """The items of every optimizer step: a seeded permutation an epoch.
+
+    The last step of an epoch may be smaller, but not than the number of ranks: it is then part of the one before.
+    """
+    size, ranks = job.run.batch_rows, job.learner.ranks
     steps: list[list[I]] = []
-    for epoch in range(epochs):
+    for epoch in range(job.run.epochs):
         order = list(range(len(items)))
-        random.Random(f"epoch-{seed}-{epoch}").shuffle(order)
-        steps += [[items[i] for i in order[k : k + batch_rows]] for k in range(0, len(order), batch_rows)]
+        random.Random(f"epoch-{job.seed}-{epoch}").shuffle(order)
+        starts = list(range(0, len(order), size))
+        if len(starts) > 1 and len(order) - starts[-1] < ranks:
+            starts.pop()
+        steps += [[items[i] for i in order[a:b]] for a, b in pairwise([*starts, len(order)])]
     return steps
 
 
 def rank_share(items: Sequence[I], engine: TrainingEngine) -> list[I]:
-    """This rank's held-out items; at least one, so that every rank can take part in collectives."""
-    share = list(items[engine.rank :: engine.world_size])
-    return share or list(items[:1])
+    """This rank's held-out items; all of them on every rank where there are too few to share."""
+    return list(items[engine.rank :: engine.world_size] if len(items) >= engine.world_size else items)
 
 
 def gather_objects(value: Any, engine: TrainingEngine) -> list[Any]:

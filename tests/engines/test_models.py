@@ -7,7 +7,9 @@ from rayrlhf.engines.models import (
     load_policy,
     load_scalar,
     load_tokenizer,
+    require_length,
     require_reward_head,
+    require_same_vocabulary,
     values_before_tokens,
 )
 from rayrlhf.errors import ModelError
@@ -84,3 +86,32 @@ def test_a_tokenizer_without_a_template_is_refused(tmp_path):
 def test_a_directory_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="cannot be loaded as a model"):
         load_policy(ModelConfig(path=str(tmp_path)))
+
+
+def test_the_entropy_and_every_input_embedding_have_a_gradient(tiny_policy):
+    """Hugging Face would freeze the input embedding of the pad token, which is the eos of many models."""
+    module = load_policy(ModelConfig(path=str(tiny_policy)))
+    ids, mask = torch.tensor([[0, 2, 7, 9, 2, 5]]), torch.tensor([[0.0, 0, 1, 1, 1, 1]])
+    logprobs, entropy = module(ids, mask)
+    hidden = module.model.get_input_embeddings()(ids)
+    assert hidden.requires_grad
+    assert module.model.get_input_embeddings().padding_idx is None
+    (by_entropy,) = torch.autograd.grad(entropy.sum(), module.model.model.norm.weight, retain_graph=True)
+    (by_logprob,) = torch.autograd.grad(logprobs.sum(), module.model.model.norm.weight)
+    assert by_entropy.abs().sum() > 0
+    assert not torch.allclose(by_entropy, by_logprob)
+
+
+def test_another_vocabulary_is_refused(tiny_policy, tmp_path):
+    other = tiny.tokenizer()
+    require_same_vocabulary(other, str(tiny_policy), "critic.model")
+    other.add_tokens(["new"])
+    other.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"its vocabulary is not the policy.*critic\.model"):
+        require_same_vocabulary(tiny.tokenizer(), str(tmp_path), "critic.model")
+
+
+def test_sequences_longer_than_the_positions_are_refused(tiny_policy):
+    require_length(str(tiny_policy), 512)
+    with pytest.raises(ModelError, match="= 513, but the model has 512 positions"):
+        require_length(str(tiny_policy), 513)

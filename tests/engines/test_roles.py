@@ -67,7 +67,7 @@ def learn(_, folder, policy, reward_model):
     for coefficient in COEFFICIENTS:
         role = LearnerRole(ppo(folder, policy, reward_model, ptx_coefficient=coefficient, ptx_rows=1), str(folder), 0)
         role.start(rendezvous(), None)
-        own = role.logprobs(trajectories())
+        _, own = role.logprobs(trajectories())
         metrics = role.learn(
             LearnRequest(0, 0.0), 1, trajectories(), rewards(), own, scores("reference"), scores("value")
         )
@@ -75,10 +75,10 @@ def learn(_, folder, policy, reward_model):
         results[coefficient] = metrics
     critic = CriticRole(ppo(folder, policy, reward_model), 0)
     critic.start(rendezvous(), None)
-    results["values"] = critic.values(trajectories()).by_id
+    results["values"] = critic.values(trajectories())[1].by_id
     for step in range(12):
         request = LearnRequest(step, 0.0)
-        values = critic.values(trajectories())
+        _, values = critic.values(trajectories())
         done = critic.learn(request, 1, trajectories(), rewards(), scores("policy"), scores("reference"), values)
         results["explained"].append(done["critic/explained_variance"])
     torch.save(results, folder / "results.pt")

@@ -44,6 +44,7 @@ class Case:
     optimizer: str = "sgd"
     steps: int = 3
     load: str = ""
+    dtype: str = "float32"
 
 
 def train(rank, world, port, model, cases):
@@ -66,10 +67,10 @@ def train_case(rank, world, model, case):
     config = LearnerConfig(
         ranks=world, zero_stage=case.stage, optimizer=case.optimizer, learning_rate=rate, max_gradient_norm=None
     )
-    module = load_policy(ModelConfig(path=model))
+    module = load_policy(ModelConfig(path=model, dtype=case.dtype))
     if case.load:
         load_module_weights(module, Path(case.load) / "state")
-    engine = TrainingEngine(module, config, "float32")
+    engine = TrainingEngine(module, config, case.dtype)
     if case.load:
         load_optimizer_state(engine, Path(case.load) / "state")
     mine = list(range(ROWS))[rank::world]
@@ -96,6 +97,8 @@ SGD = {
 }
 SAVED = {"g": (2, 3), "h": (1, 2), "i": (2, 2)}
 LOADED = {"g": (1, 0), "h": (2, 3), "i": (2, 2)}
+HALF = {"j": (1, 1), "k": (2, 2), "l": (2, 3)}
+"""bfloat16 weights with float32 masters: name, (ranks, ZeRO stage)."""
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,8 @@ def results(tiny_policy, tmp_path_factory):
     first = [*SGD.values(), *((w, Case(n, s, optimizer="adamw")) for n, (w, s) in SAVED.items())]
     second = [(w, Case(f"{n}-elsewhere", s, 1, "adamw", 1, n)) for n, (w, s) in LOADED.items()]
     second += [(w, Case(f"{n}-same", s, 1, "adamw", 1, n)) for n, (w, s) in SAVED.items()]
+    first += [(w, Case(n, s, 2, "adamw", dtype="bfloat16")) for n, (w, s) in HALF.items()]
+    second += [(w, Case(f"{n}-same", s, 2, "adamw", 1, n, "bfloat16")) for n, (w, s) in HALF.items()]
     for cases in (first, second):
         for world in (1, 2):
             mine = [located(case, root) for w, case in cases if w == world]
@@ -135,6 +140,39 @@ def test_training_state_loads_on_another_number_of_ranks_and_another_stage(resul
     assert elsewhere["steps"] == same["steps"] == 4
     assert relative(elsewhere["weights"], same["weights"]) < 1e-4
     assert relative(same["weights"], results[name]["weights"]) > 1e-3
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_bfloat16_training_goes_on_from_its_float32_masters(results, name):
+    before, after = results[name], results[f"{name}-same"]
+    assert (before["steps"], after["steps"]) == (3, 4)
+    assert after["weights"]["model.norm.weight"].dtype == torch.bfloat16
+    assert 1e-4 < relative(after["weights"], before["weights"]) < 0.3
+    reference = {key: value.float() for key, value in results["j-same"]["weights"].items()}
+    assert relative({key: value.float() for key, value in after["weights"].items()}, reference) < 0.02
+
+
+def nan_gradient(_, port, model, stage, folder):
+    from rayrlhf.algorithms.objectives import LossTerms
+    from rayrlhf.engines.models import load_policy
+    from rayrlhf.engines.process_group import Rendezvous, join
+    from rayrlhf.engines.training import TrainingEngine
+    from rayrlhf.errors import NumericalError
+
+    def objective(module, ids):
+        logprobs = module(ids, torch.ones_like(ids, dtype=torch.float32))[0]
+        return LossTerms(torch.sqrt(logprobs.sum() * 0.0))  # finite, with an infinite slope
+
+    join(Rendezvous("127.0.0.1", port, 1), 0)
+    engine = TrainingEngine(load_policy(ModelConfig(path=model)), LearnerConfig(zero_stage=stage), "float32")
+    engine.accumulate([torch.tensor([[5, 6, 7]])], objective)
+    with pytest.raises(NumericalError, match="gradient norm of optimizer step 0 is"):
+        engine.step()
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_a_gradient_that_is_not_a_number_is_an_error(tiny_policy, tmp_path, stage):
+    mp.spawn(nan_gradient, (free_port(), str(tiny_policy), stage, tmp_path), nprocs=1)
 
 
 def test_adamw_under_zero_takes_the_steps_that_torch_takes(results, tiny_policy):

@@ -77,21 +77,24 @@ class FakeRollout(FakeRole):
 
 
 class FakeReward(FakeRole):
-    failed = 0.0
-
+    @ray.method(num_returns=2)
     def score(self, *groups):
         self._called("score")
         rows = [t for group in groups for t in group]
-        return Rewards({t.id: Reward(float(len(t.completion.token_ids)), {}, "ok") for t in rows})
+        return len(rows), Rewards({t.id: Reward(float(len(t.completion.token_ids)), {}, "ok") for t in rows})
+
+    def last_failure(self):
+        return "ValueError: the judge is asleep"
 
 
 class FakeLearner(FakeRole):
     failed_share = 0.0
     committed = ()
 
+    @ray.method(num_returns=2)
     def logprobs(self, *groups):
         self._called("logprobs")
-        return TokenScores("policy", {})
+        return 0, TokenScores("policy", {})
 
     def learn(self, request, groups, *objects):
         self._called("learn")

@@ -6,6 +6,8 @@ import pytest
 import ray
 
 from rayrlhf.cli import main
+from rayrlhf.loop.checkpoint import CheckpointStore
+from rayrlhf.loop.progress import Progress, config_digest
 from rayrlhf.stages.run_directory import to_toml
 from tests import tiny
 from tests.system import jobs
@@ -104,7 +106,7 @@ def test_more_cpus_than_there_are(attempt):
 
 
 def test_more_gpus_than_there_are(attempt):
-    check(attempt("rollout.gpus=8.0"), "8 GPUs", "rollout.gpus")
+    check(attempt("rollout.gpus=1", "learner.gpus=1"), "need", "2 GPUs", "have", "0 GPUs", ".gpus")
     ray.shutdown()
 
 
@@ -112,6 +114,16 @@ def test_a_dry_run_prints_sizes_and_starts_nothing(attempt, capsys):
     code, _ = attempt("--dry-run")
     assert code == 0
     assert not ray.is_initialized()
+
+
+def test_going_back_to_an_older_checkpoint_would_mix_two_histories(tiny_policy, tmp_path, capsys):
+    job = jobs.make(tmp_path, tiny_policy)
+    config = tmp_path / "job.toml"
+    config.write_text(to_toml(job))
+    store = CheckpointStore(tmp_path / "runs" / "run" / "checkpoints", 2, config_digest(job))
+    older, _ = (store.save(Progress(step, step, 0.0), lambda folder: None) for step in (1, 2))
+    assert main(["rl", str(config), "--resume", str(older)]) == 2
+    assert "has gone on to step-000002" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_is_not_there(attempt, tmp_path):

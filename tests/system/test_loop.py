@@ -84,7 +84,7 @@ def test_the_adaptive_controller_raises_the_coefficient_when_kl_is_above_its_tar
 def test_too_many_failed_rewards_stop_the_run_before_anything_is_committed(tmp_path):
     run = FakeRun(tmp_path, run={"steps": 2})
     ray.get(run.roles.learner._actors[0].fail_rewards.remote(0.5))
-    with pytest.raises(RewardError, match=r"step 1: 50% of the rewards failed"):
+    with pytest.raises(RewardError, match=r"step 1: 50% of the rewards failed.*the judge is asleep"):
         run.loop.run()
     assert run.ask(run.roles.learner, "commits") == [()]
 

@@ -19,7 +19,7 @@ def start(folder, job):
     config = folder / "job.toml"
     config.write_text(to_toml(job))
     log = (folder / "log.txt").open("ab")
-    command = [sys.executable, "-m", "rayrlhf.cli", "rl", str(config)]
+    command = [str(Path(sys.executable).with_name("rayrlhf")), "rl", str(config)]
     return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
 

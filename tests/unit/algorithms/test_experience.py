@@ -87,6 +87,11 @@ def test_kl_is_summed_over_each_response():
     assert metrics["kl/token_nats"] == pytest.approx(1.5 / 5)
 
 
+def test_kl_is_the_mean_over_the_sequences_that_count():
+    metrics = rollout_metrics(step(), build_experience(step(), PPO, 0.1, mask_truncated=True))
+    assert metrics["kl/sequence_nats"] == pytest.approx(0.5)
+
+
 def test_importance_weights_are_policy_over_behaviour_when_corrected_and_one_otherwise():
     plain, corrected = (build_experience(step(), PPO, 0.1, corrected=c) for c in (False, True))
     assert torch.equal(plain.importance_weights, plain.response_mask)

@@ -1,3 +1,4 @@
+import re
 import tomllib
 from pathlib import Path
 
@@ -114,6 +115,27 @@ def test_every_example_loads(path):
 )
 def test_importance_is_corrected_unless_the_sampler_is_exact(overrides, corrected):
     assert load_job(RLJob, "examples/ppo.toml", overrides).corrects_importance is corrected
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("critic.ranks=64", "fewer than algorithm.minibatches x critic.ranks = 128"),
+        ("critic.micro_batch_tokens=16", "does not fit critic.micro_batch_tokens = 16"),
+        ("reference.micro_batch_tokens=8", "does not fit reference.micro_batch_tokens = 8"),
+        ("reward.max_sequence_tokens=4096", "reward.max_sequence_tokens = 4096 does not fit"),
+        ("learner.gpus=1", "set both to 1 or both to 0"),
+        ("learner.gpus=0.5", "set both to 1 or both to 0"),
+    ],
+)
+def test_what_cannot_work_together_is_refused_before_anything_starts(override, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_job(RLJob, "examples/ppo.toml", [override])
+
+
+def test_bfloat16_needs_a_sharded_optimizer():
+    with pytest.raises(ConfigError, match="zero_stage = 0 cannot be saved"):
+        load_job(SFTJob, "examples/sft.toml", ["model.dtype=bfloat16", "learner.zero_stage=0"])
 
 
 def test_paths_that_exist_become_absolute_and_hub_ids_stay(tmp_path, monkeypatch):

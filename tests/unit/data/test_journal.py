@@ -28,6 +28,14 @@ def test_a_torn_last_line_is_dropped_and_a_damaged_line_is_named(tmp_path):
         read_open(tmp_path, 1)
 
 
+def test_a_new_writer_goes_on_after_a_torn_line(tmp_path):
+    SegmentWriter(tmp_path, "a").append(1, [trajectory(0), trajectory(1)])
+    segment = open_folder(tmp_path, 1) / "a.jsonl"
+    segment.write_bytes(segment.read_bytes()[:-7])
+    SegmentWriter(tmp_path, "a").append(1, [trajectory(1), trajectory(2)])
+    assert read_open(tmp_path, 1) == [trajectory(0), trajectory(1), trajectory(2)]
+
+
 def test_a_commit_has_the_documented_columns_and_drops_the_segments(tmp_path):
     SegmentWriter(tmp_path, "a").append(1, [trajectory(0)])
     commit_step(tmp_path, 1, [trajectory(0)], Rewards({trajectory(0).id: Reward(0.5, {"x": 0.5}, "ok")}))

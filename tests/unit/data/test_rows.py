@@ -48,6 +48,12 @@ def test_a_malformed_line_is_named_by_its_number(tmp_path, row, message):
     assert message in str(error.value)
 
 
+def test_a_line_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / "p.jsonl").write_bytes(b'{"messages": [{"role": "user", "content": "caf\xe9"}]}\n')
+    with pytest.raises(DataError, match="line 1: not UTF-8"):
+        read_prompts(str(tmp_path / "p.jsonl"))
+
+
 def test_a_missing_and_an_empty_file_are_named(tmp_path):
     with pytest.raises(DataError, match="no such data file"):
         read_prompts(str(tmp_path / "none.jsonl"))

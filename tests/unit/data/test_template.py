@@ -52,6 +52,22 @@ def test_a_template_without_an_end_of_turn_gets_one():
     assert text(tokenizer, rendered.token_ids) == "x\ny<e>"
 
 
+def test_a_template_with_another_end_of_turn_renders_several_turns():
+    tokenizer = tiny.tokenizer("{% for m in messages %}{{ m['content'] }}<p>{% endfor %}")
+    turns = [say("user", "a"), say("assistant", "b"), say("user", "c"), say("assistant", "d")]
+    rendered = render_conversation(tokenizer, turns)
+    assert text(tokenizer, rendered.token_ids) == "a<p>b<p><e>c<p>d<p><e>"
+    assert (
+        text(tokenizer, [i for i, t in zip(rendered.token_ids, rendered.trained, strict=True) if t]) == "b<p><e>d<p><e>"
+    )
+
+
+def test_a_conversation_that_the_template_refuses_is_named():
+    tokenizer = tiny.tokenizer("{{ raise_exception('no system turns') }}")
+    with pytest.raises(DataError, match=r"ends with 'hello'.*no system turns"):
+        render_prompt(tokenizer, [say("system", "hello")])
+
+
 def test_a_template_that_rewrites_history_is_refused():
     tokenizer = tiny.tokenizer("{{ messages | length }}{% for m in messages %}{{ m['content'] }}<e>{% endfor %}")
     with pytest.raises(DataError, match="rewrites earlier turns"):

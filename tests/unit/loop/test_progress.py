@@ -32,6 +32,10 @@ def test_what_shapes_results_may_not(override):
     assert digest(override) != digest()
 
 
+def test_the_steps_of_a_run_shape_its_schedule():
+    assert digest("learner.schedule=cosine", "run.steps=99") != digest("learner.schedule=cosine")
+
+
 def test_seeds_of_samples_differ_and_repeat():
     seeds = {sample_seed(run, f"{step:06d}-00000", k) for run in (1, 2) for step in (1, 2) for k in range(8)}
     assert len(seeds) == 32
