@@ -72,9 +72,9 @@ class TrainingEngine:
         metrics: dict[str, float] = {}
         for index in range(self._most(len(batches))):
             terms = objective(self.engine, batches[min(index, len(batches) - 1)])
-            real = index < len(batches)
-            if real and not math.isfinite(float(terms.loss)):
-                raise NumericalError(f"the loss of micro-batch {index} on rank {self.rank} is {float(terms.loss)}")
+            real, value = index < len(batches), float(terms.loss.detach())
+            if real and not math.isfinite(value):
+                raise NumericalError(f"the loss of micro-batch {index} on rank {self.rank} is {value}")
             self.engine.backward(terms.loss * (self.world_size if real else 0.0), scale_wrt_gas=False)
             for name, value in terms.metrics.items():
                 metrics[name] = metrics.get(name, 0.0) + (value if real else 0.0)

@@ -55,6 +55,7 @@ class Setup:
     def close(self):
         """The engine's own task has to end before its loop does."""
         self.engine.shutdown()
+        self.engine = None
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
