@@ -79,19 +79,16 @@ def build_experience(
     values = _align(step.values.by_id, rows, mask) if step.values else torch.zeros_like(policy)
     mask = mask * usable.unsqueeze(-1)
     if isinstance(algorithm, PPOConfig):
-        clip = (-algorithm.reward_clip, algorithm.reward_clip) if algorithm.reward_clip else None
-        rewards = token_rewards(scores.nan_to_num(), policy, reference, mask, kl_coefficient, clip)
-        advantages, returns = gae(rewards, values, mask, algorithm.gamma, algorithm.gae_lambda)
-        if algorithm.whiten_advantages:
-            advantages = whiten(advantages, mask)
+        penalised = token_rewards(scores.nan_to_num(), policy, reference, mask, kl_coefficient, algorithm.reward_bounds)
+        advantages, returns = gae(penalised, values, mask, algorithm.gamma, algorithm.gae_lambda)
+        advantages = whiten(advantages, mask) if algorithm.whiten_advantages else advantages
     else:
-        per_row = group_advantages(
-            scores, [r.group_id for r in rows], normalise_std=algorithm.normalise_std, epsilon=algorithm.epsilon
-        )
-        advantages, returns = per_row.unsqueeze(-1) * mask, torch.zeros_like(mask)
-    weights = (
-        truncated_importance_weights(policy, behaviour, mask, algorithm.importance_cap) if corrected else mask.clone()
-    )
+        groups = [row.group_id for row in rows]
+        of_rows = group_advantages(scores, groups, normalise_std=algorithm.normalise_std, epsilon=algorithm.epsilon)
+        advantages, returns = of_rows.unsqueeze(-1) * mask, torch.zeros_like(mask)
+    weights = mask.clone()
+    if corrected:
+        weights = truncated_importance_weights(policy, behaviour, mask, algorithm.importance_cap)
     return ExperienceBatch(
         trajectory_ids=tuple(row.id for row in rows),
         input_ids=input_ids,

@@ -92,6 +92,11 @@ class PPOConfig(PolicyLossKeys):
     ptx_rows: PositiveInt = Field(8, description="pretraining rows per optimizer step")
     critic_warmup_steps: NonNegativeInt = Field(0, description="first steps that train the critic alone")
 
+    @property
+    def reward_bounds(self) -> tuple[float, float] | None:
+        """Where scores are clipped."""
+        return (-self.reward_clip, self.reward_clip) if self.reward_clip else None
+
 
 class GRPOConfig(PolicyLossKeys):
     """GRPO: advantages from a group of answers to the same prompt; KL, if any, as a loss term (k3)."""
