@@ -115,13 +115,21 @@ class RLJob(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         algorithm, rollout = self.algorithm, self.rollout
-        if self.data.prompts is None:
-            raise ValueError("data.prompts is missing: rl needs prompts to roll out")
+        check_sources("rl", self.data, "prompts", "pretraining")
         if algorithm.kind == "grpo" and rollout.samples_per_prompt < 2:
             raise ValueError("algorithm.kind = 'grpo' compares answers: set rollout.samples_per_prompt to 2 or more")
         if isinstance(algorithm, PPOConfig) and algorithm.ptx_coefficient > 0 and self.data.pretraining is None:
             raise ValueError("algorithm.ptx_coefficient > 0 needs data.pretraining")
         return self
+
+
+def check_sources(command: str, data: DataConfig, needed: str, optional: str) -> None:
+    """The job's own source is there, and none is given that it would never read."""
+    if getattr(data, needed) is None:
+        raise ValueError(f"data.{needed} is missing: {command} learns from it")
+    for key in ("prompts", "demonstrations", "comparisons", "pretraining", "held_out"):
+        if key not in (needed, optional) and getattr(data, key) is not None:
+            raise ValueError(f"data.{key}: {command} does not read it; remove the key")
 
 
 def check_precision(role: str, config: TrainingConfig, model: ModelConfig) -> None:
@@ -162,8 +170,7 @@ class SFTJob(SupervisedJob):
 
     @model_validator(mode="after")
     def _has_data(self) -> Self:
-        if self.data.demonstrations is None:
-            raise ValueError("data.demonstrations is missing: sft learns from demonstrations")
+        check_sources("sft", self.data, "demonstrations", "held_out")
         return self
 
 
@@ -178,8 +185,7 @@ class RewardJob(SupervisedJob):
 
     @model_validator(mode="after")
     def _has_data(self) -> Self:
-        if self.data.comparisons is None:
-            raise ValueError("data.comparisons is missing: a reward model learns from comparisons")
+        check_sources("reward", self.data, "comparisons", "held_out")
         return self
 
 

@@ -124,6 +124,7 @@ def test_importance_is_corrected_unless_the_sampler_is_exact(overrides, correcte
         ("critic.micro_batch_tokens=16", "does not fit critic.micro_batch_tokens = 16"),
         ("reference.micro_batch_tokens=8", "does not fit reference.micro_batch_tokens = 8"),
         ("reward.max_sequence_tokens=4096", "reward.max_sequence_tokens = 4096 does not fit"),
+        ("data.held_out=x.jsonl", "data.held_out: rl does not read it"),
         ("learner.gpus=1", "set both to 1 or both to 0"),
         ("learner.gpus=0.5", "set both to 1 or both to 0"),
     ],
