@@ -11,7 +11,8 @@ from rayrlhf.errors import DeadlineExceededError, RewardError, RoleFailedError, 
 from rayrlhf.loop.checkpoint import load_progress
 from rayrlhf.loop.progress import config_digest
 from rayrlhf.loop.rlhf_loop import RLHFLoop
-from tests.system.fakes import FakeLearner, FakeRun
+from tests.system.fake_roles import FakeLearner
+from tests.system.fake_run import FakeRun
 
 
 @pytest.fixture(scope="module", autouse=True)
