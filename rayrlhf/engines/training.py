@@ -9,7 +9,6 @@ nothing of Ray.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -33,7 +32,6 @@ class TrainingEngine:
     def __init__(self, module: nn.Module, config: TrainingConfig, dtype: str, total_steps: int | None = None) -> None:
         import deepspeed
 
-        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         self.config = config
         self.total_steps = total_steps
         self.optimizer_steps = 0

