@@ -27,15 +27,16 @@ ELASTIC = frozenset(
     {"cpus", "gpus", "threads", "workers", "ranks", "spread", "zero_stage", "tensor_parallel", "micro_batch_tokens"}
     | {"max_concurrent", "gpu_memory_share", "kv_cache_gib", "enforce_eager", "bucket_mib", "timeout_s"}
 )
-"""Keys that say how a run is computed, not what: a resumed run may change them, and `name`, `run` and `checkpoint`."""
+"""Keys that say how a run is computed, not what: a resumed run may change them."""
 
 
 def config_digest(job: Section) -> str:
     """Digest of what shapes a run's results: a checkpoint goes on only under the same one."""
     values = job.model_dump(mode="json")
     shaping = {key: value for key, value in values.items() if key not in ("name", "run", "checkpoint")}
+    shaping["run"] = {key: values["run"][key] for key in ("epochs", "batch_rows") if key in values["run"]}
     if any(values.get(trained, {}).get("schedule", "constant") != "constant" for trained in ("learner", "critic")):
-        shaping["steps"] = values["run"].get("steps", values["run"].get("epochs"))  # the schedule ends with the run
+        shaping["run"]["steps"] = values["run"].get("steps")  # the schedule ends with the run
     return hashlib.sha256(json.dumps(_without_elastic(shaping), sort_keys=True).encode()).hexdigest()
 
 

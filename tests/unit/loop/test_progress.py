@@ -1,6 +1,6 @@
 import pytest
 
-from rayrlhf.config.jobs import RLJob
+from rayrlhf.config.jobs import RLJob, SFTJob
 from rayrlhf.config.load import load_job
 from rayrlhf.loop.progress import Progress, config_digest, sample_seed
 
@@ -34,6 +34,14 @@ def test_what_shapes_results_may_not(override):
 
 def test_the_steps_of_a_run_shape_its_schedule():
     assert digest("learner.schedule=cosine", "run.steps=99") != digest("learner.schedule=cosine")
+
+
+@pytest.mark.parametrize("override", ["run.epochs=2", "run.batch_rows=4"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_finished_supervised_stage_is_not_taken_for_one_with_other_steps(override, schedule):
+    base = [f"learner.schedule={schedule}"]
+    digests = [config_digest(load_job(SFTJob, "examples/sft.toml", [*base, *more])) for more in ([], [override])]
+    assert digests[0] != digests[1]
 
 
 def test_seeds_of_samples_differ_and_repeat():
