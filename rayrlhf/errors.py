@@ -7,6 +7,8 @@ what was found, what was expected and which key, line or file to change.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RayRLHFError(Exception):
     """Base of all errors with a message written for the user."""
@@ -49,7 +51,15 @@ class DeadlineExceededError(RunError):
 
 
 class RoleFailedError(RunError):
-    """A Ray actor of a role died or raised."""
+    """A Ray actor of a role died, raised or hung; `failure` says which and how (`rayrlhf.runtime.failures`)."""
+
+    def __init__(self, message: str, failure: Any = None) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class RecoveryError(RunError):
+    """What failed was not recovered: its budget is spent, or trying again would not help."""
 
 
 class WeightSyncError(RunError):
@@ -62,3 +72,11 @@ class RewardError(RunError):
 
 class NumericalError(RunError):
     """A loss, gradient, reward or log-probability is NaN or infinite."""
+
+
+class InterruptedRunError(RunError):
+    """The run was asked to end; the exit code is the shell's for the signal (143 for SIGTERM, 130 for Ctrl-C)."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

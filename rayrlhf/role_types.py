@@ -13,12 +13,13 @@ from rayrlhf.types import Prompt, Rewards, TokenScores, Trajectory
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One prompt's use in a step: K samples with their own seeds."""
+    """One prompt's use in a step: K samples with their own seeds. `look`: some may be in the journal already."""
 
     step: int
     group_id: str
     prompt: Prompt
     seeds: tuple[int, ...]
+    look: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class SyncInfo:
 
     specs: tuple[tuple[str, str, tuple[int, ...]], ...]
     bucket_bytes: int
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,34 @@ class SyncAddress:
     port: int
     world_size: int
     timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """Where the `world_size` ranks of a training group meet, and how long one waits for another."""
+
+    address: str
+    port: int
+    world_size: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """A file of a checkpoint, as it was written."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """A role's process: the answer says that it is alive, and its memory (its engine's processes included)."""
+
+    node: str
+    pid: int
+    resident_mib: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +117,23 @@ class Sample:
     finish_reason: str
 
 
-class RolloutWorker(Protocol):
+class Worker(Protocol):
+    """What every role answers to."""
+
+    def vitals(self) -> Vitals:
+        """At once, whatever else it does; raises when its engine is dead."""
+        ...
+
+
+class RolloutWorker(Worker, Protocol):
     """Generates."""
 
     def generate(self, request: GenerationRequest) -> tuple[GroupInfo, list[Trajectory]]:
         """All samples of one prompt, journalled; two Ray objects."""
+        ...
+
+    def journalled_rewards(self, step: int) -> tuple[int, Rewards]:
+        """How many, and the rewards of a committed step; two Ray objects."""
         ...
 
     def pause(self) -> None:
@@ -110,12 +152,16 @@ class RolloutWorker(Protocol):
         """Take one push."""
         ...
 
+    def abort_transfer(self) -> None:
+        """Let go of a push that failed; stays paused."""
+        ...
+
     def held(self, probe: tuple[int, ...]) -> HeldWeights:
         """Evidence of what the worker computes with."""
         ...
 
 
-class RewardWorker(Protocol):
+class RewardWorker(Worker, Protocol):
     """Scores answers."""
 
     def score(self, *groups: list[Trajectory]) -> tuple[int, Rewards]:
@@ -127,7 +173,7 @@ class RewardWorker(Protocol):
         ...
 
 
-class ReferenceWorker(Protocol):
+class ReferenceWorker(Worker, Protocol):
     """The frozen policy."""
 
     def logprobs(self, *groups: list[Trajectory]) -> tuple[int, TokenScores]:
@@ -135,15 +181,27 @@ class ReferenceWorker(Protocol):
         ...
 
 
-class Trainer(Protocol):
+class Trainer(Worker, Protocol):
     """What learner and critic ranks share."""
+
+    def address(self) -> tuple[str, int]:
+        """This node's address and a free port on it."""
+        ...
+
+    def start(self, rendezvous: Rendezvous, checkpoint: str | None) -> None:
+        """Meet the other ranks and build the engine, from a checkpoint's folder where one is given."""
+        ...
 
     def learn(self, request: LearnRequest, groups: int, *objects: Any) -> dict[str, float]:
         """Update from the first `groups` objects (trajectories) and the others (scores)."""
         ...
 
-    def save(self, folder: str) -> None:
-        """Write this rank's shard of the training state."""
+    def snapshot(self) -> None:
+        """All ranks: copy the training state to host memory."""
+        ...
+
+    def write_snapshot(self, folder: str) -> list[SavedFile]:
+        """Write this rank's shard of the copy, beside whatever else the rank does."""
         ...
 
 
@@ -162,8 +220,8 @@ class LearnerWorker(Trainer, Protocol):
         """This rank's share of the policy's own log-probabilities before the update; two Ray objects."""
         ...
 
-    def sync_info(self) -> SyncInfo:
-        """What a push will send."""
+    def sync_info(self, timeout_s: float) -> SyncInfo:
+        """What a push will send, within how long."""
         ...
 
     def open_transfer(self, world_size: int, timeout_s: float) -> SyncAddress:
@@ -174,8 +232,12 @@ class LearnerWorker(Trainer, Protocol):
         """Rank 0: meet them."""
         ...
 
-    def send(self) -> SentWeights:
+    def send(self, timeout_s: float) -> SentWeights:
         """All ranks: push the weights; rank 0 reports."""
+        ...
+
+    def close_transfer(self) -> None:
+        """Let go of a push that failed."""
         ...
 
     def probe(self, token_ids: tuple[int, ...]) -> list[float]:

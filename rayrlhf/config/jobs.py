@@ -15,6 +15,7 @@ from rayrlhf.config.sections import (
     LearnerConfig,
     ModelConfig,
     PPOConfig,
+    RecoveryConfig,
     ReferenceConfig,
     RewardConfig,
     RolloutConfig,
@@ -43,6 +44,7 @@ class RLJob(Section):
     reward: RewardConfig
     weight_sync: WeightSyncConfig = WeightSyncConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
     run: RunConfig
 
     @property

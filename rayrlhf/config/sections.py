@@ -226,6 +226,23 @@ class CheckpointConfig(Section):
     keep: PositiveInt = Field(2, description="complete checkpoints to keep")
 
 
+class RecoveryConfig(Section):
+    """What a run survives by itself, and when it gives up."""
+
+    max_failures: NonNegativeInt = Field(
+        3, description="failures of one role between two newly finished steps; one more stops the run"
+    )
+    backoff_s: NonNegativeFloat = Field(2.0, description="wait before the second restart of a role; then it doubles")
+    max_bad_prompts: NonNegativeInt = Field(
+        10, description="prompts that no worker can answer and that are left out; one more stops the run"
+    )
+    max_bad_steps: NonNegativeInt = Field(
+        3, description="steps with NaN or infinite numbers that are not applied; one more stops the run"
+    )
+    stall_s: Seconds = Field(600.0, description="no answer for this long: write the stacks of all roles")
+    grace_s: Seconds = Field(20.0, description="time to save after SIGTERM or Ctrl-C")
+
+
 class RunConfig(Section):
     """Where the run lives and how long it may wait."""
 

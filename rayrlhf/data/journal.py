@@ -1,155 +1,255 @@
-"""The durable record of every finished trajectory.
+"""The durable record of every finished trajectory: `docs/journal.md` is its page for readers.
 
-    open/step-000012/<writer>.jsonl   one writer each, one checksummed line a trajectory, synced when a group finishes
-    step-000012.parquet               the committed step with its rewards, written beside and renamed
+    open/step-000012/…      the step in progress (`segments.py`)
+    step-000012.parquet     the committed step with its rewards; it appears whole, then its segments go
+    rejected.jsonl          groups that the run gave up, one JSON line each
 
-A torn last line is dropped; a damaged line elsewhere is an error. The storage format lives here, below the roles that
-write it; the loop decides when.
+The storage format lives here, below the roles that write it; the loop decides when. Every `OSError` of the file
+system passes through; what is missing or damaged is a CheckpointError that names the file.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rayrlhf.data.durable import append_durably, entries, fresh, is_local, remove_tree, write_durably
+from rayrlhf.data.segments import open_folder, open_steps, read_open
 from rayrlhf.errors import CheckpointError
-from rayrlhf.types import Completion, Prompt, Rewards, Trajectory, VersionSpan
+from rayrlhf.types import Completion, Prompt, Reward, Rewards, Trajectory, VersionSpan
 
-
-class SegmentWriter:
-    """One writer's open segments, a file a step."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self._directory = directory
-        self._name = name
-        self._whole: set[Path] = set()
-
-    def append(self, step: int, trajectories: Sequence[Trajectory]) -> None:
-        """Make finished trajectories durable before anyone uses them."""
-        folder = open_folder(self._directory, step)
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [_encode(trajectory) for trajectory in trajectories]
-        segment = folder / f"{self._name}.jsonl"
-        if segment not in self._whole:
-            _drop_torn_tail(segment)
-            self._whole.add(segment)
-        with segment.open("ab") as file:
-            file.write(b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def open_folder(directory: Path, step: int) -> Path:
-    """Where the segments of a step in progress are."""
-    return directory / "open" / f"step-{step:06d}"
-
-
-def committed_file(directory: Path, step: int) -> Path:
-    """The journal of a committed step."""
-    return directory / f"step-{step:06d}.parquet"
-
-
-def read_open(directory: Path, step: int) -> list[Trajectory]:
-    """Trajectories of a step in progress that are durable, ordered by id, each id once."""
-    found: dict[str, Trajectory] = {}
-    for segment in sorted(open_folder(directory, step).glob("*.jsonl")):
-        found |= {trajectory.id: trajectory for trajectory in _decode_segment(segment)}
-    return [found[id_] for id_ in sorted(found)]
-
-
-def commit_step(directory: Path, step: int, trajectories: Sequence[Trajectory], rewards: Rewards) -> Path:
-    """Write the step's Parquet file atomically and drop its segments."""
+if TYPE_CHECKING:
     import pyarrow
     from pyarrow import parquet
 
-    target = committed_file(directory, step)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    table = pyarrow.Table.from_pylist([_columns(t, rewards) for t in sorted(trajectories, key=lambda t: t.id)])
-    partial = target.with_suffix(".parquet.partial")
-    parquet.write_table(table, partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(target)
-    folder = open_folder(directory, step)
-    for segment in folder.glob("*.jsonl"):
-        segment.unlink()
-    if folder.is_dir():
-        folder.rmdir()
-    return target
+SCHEMA: Mapping[str, tuple[str, str]] = {
+    "trajectory_id": ("string", "sorts in the order in which the run uses it"),
+    "prompt_id": ("string", "id of the prompt in the data"),
+    "group_id": ("string", "this use of the prompt; its samples share it"),
+    "sample_index": ("int32", "0 to K-1 within the group"),
+    "step": ("int32", "the step that learned from it"),
+    "policy_versions": ("list<int32>", "the policy versions that wrote the response, oldest first"),
+    "version_starts": ("list<int32>", "first response token of each version; a span ends where the next starts"),
+    "prompt_token_ids": ("list<int32>", "the prompt in the policy's chat template"),
+    "response_token_ids": ("list<int32>", "what the policy wrote, an end-of-sequence token included"),
+    "behaviour_logprobs": ("list<double>", "log-probability of each response token in nats, as sampled"),
+    "finish_reason": ("string", "`stop`: the policy ended it; `length`: cut at max_tokens"),
+    "reward": ("double", "what the algorithm optimises; null where scoring failed"),
+    "reward_components": ("string", "JSON object: the parts of the reward by name"),
+    "reward_status": ("string", "`ok`, `timeout` or `error`"),
+    "messages": ("string", "JSON list of {role, content}: the conversation that was answered"),
+    "response": ("string", "the response as text"),
+    "answer": ("string", "the reference answer of the data; null where it has none"),
+    "metadata": ("string", "JSON object: the prompt's metadata"),
+}
+"""Columns of a committed step: Arrow type and meaning. The files carry the meaning too, as field metadata."""
+
+_STEP_FILE = re.compile(r"step-(\d{6,})\.parquet")
 
 
-def read_committed(directory: Path, step: int) -> list[dict[str, Any]]:
-    """The rows of a committed step, as written."""
+class Journal:
+    """The trajectories under one directory. One process commits, rejects and sweeps; any may read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._rejected = directory / "rejected.jsonl"
+
+    def committed_steps(self) -> list[int]:
+        """The steps that have a file, in order; the files are not opened."""
+        names = (_STEP_FILE.fullmatch(path.name) for path in entries(self._directory))
+        return sorted(int(name[1]) for name in names if name)
+
+    def open_steps(self) -> list[int]:
+        """The steps that have segments, in order."""
+        return open_steps(self._directory)
+
+    def commit(
+        self, step: int, trajectories: Sequence[Trajectory], rewards: Rewards, responses: Mapping[str, str]
+    ) -> None:
+        """Write the step's file, then drop its segments. `responses` has each trajectory's text by id."""
+        import pyarrow
+        from pyarrow import parquet
+
+        ordered = sorted(trajectories, key=lambda t: t.id)
+        rows = [_row(step, t, rewards.by_id[t.id], responses[t.id]) for t in ordered]
+        about = {"rayrlhf.step": str(step), "rayrlhf.rows": str(len(rows))}
+        buffer = pyarrow.BufferOutputStream()
+        table = pyarrow.Table.from_pylist(rows, schema=arrow_schema().with_metadata(about))
+        parquet.write_table(table, buffer, write_page_checksum=True)
+        write_durably(self._file(step), buffer.getvalue().to_pybytes())
+        remove_tree(open_folder(self._directory, step))
+
+    def read(self, step: int) -> dict[str, Trajectory]:
+        """Trajectories by id, in order: of the committed file where there is one, else those that are durable."""
+        if fresh(self._file(step)).is_file():
+            return {row["trajectory_id"]: _trajectory(row) for row in self.rows(step)}
+        return read_open(self._directory, step)
+
+    def rewards(self, step: int) -> Rewards:
+        """The rewards of a committed step."""
+        return Rewards(
+            {
+                row["trajectory_id"]: Reward(row["reward"], json.loads(row["reward_components"]), row["reward_status"])
+                for row in self.rows(step)
+            }
+        )
+
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """The rows of a committed step, as written."""
+        rows: list[dict[str, Any]] = self._table(step).to_pylist()
+        return rows
+
+    def table(self, steps: Sequence[int] | None = None) -> pyarrow.Table:
+        """Committed steps as one table in memory; all of them by default."""
+        import pyarrow
+
+        chosen = self.committed_steps() if steps is None else steps
+        return pyarrow.concat_tables([arrow_schema().empty_table(), *map(self._table, chosen)])
+
+    def sweep(self) -> None:
+        """Remove what a crash left behind: segments of committed steps, and files that were never renamed."""
+        committed = set(self.committed_steps())
+        for step in open_steps(self._directory):
+            if step in committed:
+                remove_tree(open_folder(self._directory, step))
+        for path in entries(self._directory):
+            if path.suffix == ".partial":
+                path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Read every committed file's metadata, every open line and every rejection."""
+        for step in self.committed_steps():
+            path = self._file(step)
+            with path.open("rb") as file, _naming_damage(path):
+                _open_parquet(file, step)
+        for step in open_steps(self._directory):
+            read_open(self._directory, step)
+        self.rejected()
+
+    def reject(self, group_id: str, prompt_id: str, cause: str) -> None:
+        """Record durably that the run goes on without this group."""
+        line = json.dumps({"group_id": group_id, "prompt_id": prompt_id, "cause": cause}).encode() + b"\n"
+        written = self._rejections()
+        if is_local(self._rejected) and written.endswith(b"\n"):
+            append_durably(self._rejected, line)
+        else:  # objects cannot grow, and nothing may follow a torn line
+            write_durably(self._rejected, written[: written.rfind(b"\n") + 1] + line)
+
+    def rejected(self) -> set[str]:
+        """The ids of the groups that were given up; a torn last line is none."""
+        groups = set()
+        for number, line in enumerate(self._rejections().split(b"\n")[:-1], start=1):
+            try:
+                groups.add(str(json.loads(line)["group_id"]))
+            except (ValueError, KeyError, TypeError):
+                raise CheckpointError(f"{self._rejected}, line {number}: damaged; remove the line") from None
+        return groups
+
+    def _rejections(self) -> bytes:
+        with suppress(FileNotFoundError):
+            return fresh(self._rejected).read_bytes()
+        return b""
+
+    def _file(self, step: int) -> Path:
+        return self._directory / f"step-{step:06d}.parquet"
+
+    def _table(self, step: int) -> pyarrow.Table:
+        import pyarrow
+
+        path = self._file(step)
+        try:
+            source = pyarrow.BufferReader(fresh(path).read_bytes())
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such file; step {step} is not committed") from None
+        with _naming_damage(path):
+            table = _open_parquet(source, step).read(columns=list(SCHEMA))
+            return table.select(list(SCHEMA)).cast(arrow_schema())
+
+
+def arrow_schema() -> pyarrow.Schema:
+    """`SCHEMA` for pyarrow, each field with its meaning."""
+    import pyarrow
+
+    def arrow_type(name: str) -> pyarrow.DataType:
+        item = name.removeprefix("list<").removesuffix(">")
+        return pyarrow.type_for_alias(name) if item == name else pyarrow.list_(pyarrow.type_for_alias(item))
+
+    return pyarrow.schema(
+        pyarrow.field(name, arrow_type(type_), metadata={"meaning": meaning})
+        for name, (type_, meaning) in SCHEMA.items()
+    )
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """What Arrow cannot read, or reads otherwise than it was written, is a CheckpointError that names the file."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: truncated or damaged ({cause}); remove the file to generate its step again"
+        ) from None
+
+
+def _open_parquet(source: Any, step: int) -> parquet.ParquetFile:
+    """A committed file whose metadata is as it should be; ValueError where it is not."""
     from pyarrow import parquet
 
-    rows: list[dict[str, Any]] = parquet.read_table(committed_file(directory, step)).to_pylist()
-    return rows
+    opened = parquet.ParquetFile(source, page_checksum_verification=True)
+    missing = [name for name in SCHEMA if name not in opened.schema_arrow.names]
+    if missing:
+        raise ValueError(f"no column {', '.join(missing)}")
+    about = opened.metadata.metadata or {}
+    for key, value in {b"rayrlhf.step": step, b"rayrlhf.rows": opened.metadata.num_rows}.items():
+        if about.get(key) != b"%d" % value:
+            raise ValueError(f"{key.decode()} is {about.get(key)!r}, expected {value}")
+    return opened
 
 
-def _drop_torn_tail(segment: Path) -> None:
-    """What an earlier process was writing when it died must not swallow the next line."""
-    if segment.is_file():
-        written = segment.read_bytes()
-        whole = written.rfind(b"\n") + 1
-        if whole < len(written):
-            os.truncate(segment, whole)
-
-
-def _columns(trajectory: Trajectory, rewards: Rewards) -> dict[str, Any]:
-    reward = rewards.by_id[trajectory.id]
-    completion = trajectory.completion
-    return {
+def _row(step: int, trajectory: Trajectory, reward: Reward, response: str) -> dict[str, Any]:
+    prompt, completion = trajectory.prompt, trajectory.completion
+    row = {
         "trajectory_id": trajectory.id,
-        "prompt_id": trajectory.prompt.id,
+        "prompt_id": prompt.id,
         "group_id": trajectory.group_id,
         "sample_index": trajectory.sample_index,
-        "policy_versions": list(completion.policy_versions),
-        "prompt_token_ids": list(trajectory.prompt.token_ids),
-        "response_token_ids": list(completion.token_ids),
-        "behaviour_logprobs": list(completion.behaviour_logprobs),
+        "step": step,
+        "policy_versions": completion.policy_versions,
+        "version_starts": [span.start for span in completion.version_spans],
+        "prompt_token_ids": prompt.token_ids,
+        "response_token_ids": completion.token_ids,
+        "behaviour_logprobs": completion.behaviour_logprobs,
         "finish_reason": completion.finish_reason,
         "reward": reward.value,
         "reward_components": json.dumps(dict(reward.components)),
         "reward_status": reward.status,
+        "messages": json.dumps(prompt.messages, ensure_ascii=False),
+        "response": response,
+        "answer": prompt.answer,
+        "metadata": json.dumps(dict(prompt.metadata), ensure_ascii=False),
     }
+    if _spans(row) != completion.version_spans:
+        raise ValueError(f"{trajectory.id}: version spans {completion.version_spans} leave a gap or overlap")
+    return row
 
 
-def _encode(trajectory: Trajectory) -> bytes:
-    body = json.dumps(asdict(trajectory), separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
+def _spans(row: Mapping[str, Any]) -> tuple[VersionSpan, ...]:
+    starts = row["version_starts"]
+    ends = [*starts[1:], len(row["response_token_ids"])]
+    return tuple(VersionSpan(*span) for span in zip(starts, ends, row["policy_versions"], strict=bool(starts)))
 
 
-def _decode_segment(path: Path) -> Iterator[Trajectory]:
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a torn line
-        checksum, _, body = line.partition(b" ")
-        if checksum != b"%08x" % zlib.crc32(body):
-            raise CheckpointError(f"{path}, line {number}: damaged (its checksum does not match)")
-        yield _trajectory(json.loads(body))
-
-
-def _trajectory(row: dict[str, Any]) -> Trajectory:
-    prompt, completion = row["prompt"], row["completion"]
-    return Trajectory(
-        id=row["id"],
-        group_id=row["group_id"],
-        sample_index=row["sample_index"],
-        prompt=Prompt(
-            prompt["id"],
-            tuple(prompt["messages"]),
-            tuple(prompt["token_ids"]),
-            prompt["answer"],
-            prompt["metadata"],
-        ),
-        completion=Completion(
-            tuple(completion["token_ids"]),
-            tuple(completion["behaviour_logprobs"]),
-            completion["finish_reason"],
-            tuple(VersionSpan(**span) for span in completion["version_spans"]),
-        ),
+def _trajectory(row: Mapping[str, Any]) -> Trajectory:
+    messages, metadata = json.loads(row["messages"]), json.loads(row["metadata"])
+    prompt = Prompt(row["prompt_id"], tuple(messages), tuple(row["prompt_token_ids"]), row["answer"], metadata)
+    completion = Completion(
+        tuple(row["response_token_ids"]), tuple(row["behaviour_logprobs"]), row["finish_reason"], _spans(row)
     )
+    return Trajectory(row["trajectory_id"], row["group_id"], row["sample_index"], prompt, completion)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +31,12 @@ class PromptSet:
         places = [divmod(position, len(self.prompts)) for position in range(step * size, (step + 1) * size)]
         orders = {epoch: self._order(seed, epoch) for epoch, _ in places}
         return [self.prompts[orders[epoch][index]] for epoch, index in places]
+
+    @property
+    def digest(self) -> str:
+        """Changes when any prompt does: the run's steps are a function of the prompts."""
+        text = json.dumps([(prompt.id, prompt.token_ids) for prompt in self.prompts])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _order(self, seed: int, epoch: int) -> list[int]:
         order = list(range(len(self.prompts)))

@@ -6,7 +6,6 @@ engine's own processes are children of this one. Knows nothing of Ray.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,11 +50,8 @@ class GenerationEngine:
             )
         )
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One completion for each seed."""
-        return list(await asyncio.gather(*(self._complete(prompt, sampling, seed) for seed in seeds)))
-
-    async def _complete(self, prompt: Prompt, sampling: Sampling, seed: int) -> Completion:
+    async def complete(self, prompt: Prompt, sampling: Sampling, seed: int) -> Completion:
+        """One answer to the prompt."""
         params = SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
@@ -99,6 +95,10 @@ class GenerationEngine:
         await self._llm.start_weight_update()
         await self._llm.update_weights(WeightTransferUpdateRequest(update_info))
         await self._llm.finish_weight_update(str(version))
+
+    async def check(self) -> None:
+        """Raise if the engine's processes are dead."""
+        await self._llm.check_health()
 
     async def version(self) -> int:
         """The version of the weights, -1 before the first push."""

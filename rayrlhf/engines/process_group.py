@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from rayrlhf.role_types import Rendezvous
 from rayrlhf.runtime.environment import rank_variables, set_variables
-
-
-@dataclass(frozen=True, slots=True)
-class Rendezvous:
-    """Where a group of `world_size` ranks meets."""
-
-    address: str
-    port: int
-    world_size: int
-    timeout_s: float = 600.0
 
 
 def join(rendezvous: Rendezvous, rank: int) -> None:

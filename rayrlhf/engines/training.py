@@ -5,6 +5,9 @@
 Shares are already divided by the step's global denominators, so gradients must be *summed* over micro-batches and
 ranks. DeepSpeed divides by the accumulation steps and by the ranks; both are undone here and nowhere else. Knows
 nothing of Ray.
+
+A step whose loss or gradient is not finite on any rank is applied on none. The global gradient norm decides, which
+all ranks have: a loss that is not finite makes its gradients so, and reducing them tells the other ranks.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from torch import nn
 
 from rayrlhf.algorithms.objectives import LossTerms
 from rayrlhf.config.sections import TrainingConfig
-from rayrlhf.errors import NumericalError
 
 B = TypeVar("B")
 NO_CLIPPING = 1e30
@@ -36,6 +38,9 @@ class TrainingEngine:
         self.total_steps = total_steps
         self.optimizer_steps = 0
         parameters = [p for p in module.parameters() if p.requires_grad]
+        self._loss_is_finite = True
+        for parameter in parameters:
+            parameter.register_hook(self._mark)
         optimizer = _optimizer(config, parameters)
         if _plain(config, dtype):
             optimizer.register_step_pre_hook(_measure_and_clip(parameters, config.max_gradient_norm or NO_CLIPPING))
@@ -64,32 +69,35 @@ class TrainingEngine:
         """Forward and backward over this rank's micro-batches; gradients are summed, no step is taken.
 
         Ranks may have different numbers of micro-batches: the others repeat their last one with weight zero, because
-        every forward pass of ZeRO-3 is a collective. Returns the metrics summed over all ranks.
+        every forward pass of ZeRO-3 is a collective. Returns the metrics summed over all ranks. A loss that is not
+        finite raises nothing, because the other ranks would wait: `step` discards what was accumulated.
         """
         self.engine.train()
         metrics: dict[str, float] = {}
         for index in range(self._most(len(batches))):
             terms = objective(self.engine, batches[min(index, len(batches) - 1)])
-            real, value = index < len(batches), float(terms.loss.detach())
-            if real and not math.isfinite(value):
-                raise NumericalError(f"the loss of micro-batch {index} on rank {self.rank} is {value}")
+            real = index < len(batches)
+            self._loss_is_finite = math.isfinite(float(terms.loss.detach()))
             self.engine.backward(terms.loss * (self.world_size if real else 0.0), scale_wrt_gas=False)
             for name, value in terms.metrics.items():
                 metrics[name] = metrics.get(name, 0.0) + (value if real else 0.0)
         return self._sum(metrics)
 
     def step(self) -> dict[str, float]:
-        """One optimizer step with what was accumulated; returns the gradient norm and the learning rate."""
+        """One optimizer step with what was accumulated; returns its gradient norm and learning rate.
+
+        Where the norm is not finite, `skipped_updates` is 1: what was accumulated is discarded, and weights, moments
+        and step counts are what they were.
+        """
         rate = learning_rate(self.config, self.optimizer_steps, self.total_steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         self.engine.step()
         self.engine.eval()
-        self.optimizer_steps += 1
         norm = float(self.engine.get_global_grad_norm())
-        if not math.isfinite(norm):
-            raise NumericalError(f"the gradient norm of optimizer step {self.optimizer_steps} is {norm}")
-        return {"gradient_norm": norm, "learning_rate": rate}
+        applied = math.isfinite(norm)
+        self.optimizer_steps += applied
+        return {"gradient_norm": norm, "learning_rate": rate, "skipped_updates": float(not applied)}
 
     def forward_each(self, batches: Sequence[B], forward: Callable[[nn.Module, B], Any]) -> list[Any]:
         """Evaluate this rank's micro-batches without gradients; a collective like `accumulate`."""
@@ -101,6 +109,10 @@ class TrainingEngine:
                 if index < len(batches):
                     results.append(result)
         return results
+
+    def _mark(self, gradient: torch.Tensor) -> torch.Tensor | None:
+        """A hook of every parameter, because a clamp can have cut the bad loss off and left its gradients finite."""
+        return None if self._loss_is_finite else torch.full_like(gradient, math.nan)
 
     def _most(self, count: int) -> int:
         if count == 0:
@@ -124,7 +136,7 @@ def deepspeed_config(config: TrainingConfig, dtype: str) -> dict[str, Any]:
         "managed_gradient_accumulation": False,
         "zero_optimization": {"stage": config.zero_stage},
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": dtype == "bfloat16"},
+        "bf16": {"enabled": dtype == "bfloat16", "check_grad_overflow": True},
         "data_types": {"grad_accum_dtype": "fp32"},
         "gradient_clipping": 0.0 if _plain(config, dtype) else config.max_gradient_norm or NO_CLIPPING,
         "wall_clock_breakdown": False,
@@ -151,13 +163,16 @@ def _plain(config: TrainingConfig, dtype: str) -> bool:
 
 
 def _measure_and_clip(parameters: list[nn.Parameter], bound: float) -> Callable[..., None]:
-    """A hook for the plain optimizer of ZeRO 0 in float32: DeepSpeed would clip there too, but throw the norm away.
+    """A hook that gives the plain optimizer of ZeRO 0 in float32 what DeepSpeed's own ones do: norm, clip and skip.
 
-    It reads `_global_grad_norm` from the optimizer after the step, which its own optimizers set.
+    DeepSpeed would clip there too, but throw the norm away; it reads `_global_grad_norm` after the step.
     """
 
     def hook(optimizer: Any, *_: Any) -> None:
-        optimizer._global_grad_norm = nn.utils.clip_grad_norm_(parameters, bound)
+        norm = optimizer._global_grad_norm = nn.utils.clip_grad_norm_(parameters, bound)
+        if not norm.isfinite():
+            for parameter in parameters:
+                parameter.grad = None  # torch's optimizers pass over it: no update, no step count
 
     return hook
 

@@ -1,13 +1,18 @@
 """Weights and optimizer state of a `TrainingEngine` as safetensors shards that load on any number of ranks.
 
-Every parameter's full fp32 weight and moments are gathered in turn (ZeRO 0 to 3 alike) and written by one rank, in
-turn, to its own shard. Loading reads all shards on every rank and keeps what the rank owns. No pickles: DeepSpeed's
-own checkpoints unpickle, and its ZeRO-3 states do not load on another number of ranks.
+    engine ──snapshot (collective)──▶ this rank's shard in host memory ──write (any thread)──▶ shard-00000-of-00002…
+
+Every parameter's full fp32 weight and moments are gathered in turn (ZeRO 0 to 3 alike) and kept by one rank, in turn.
+Loading reads all shards on every rank and keeps what the rank owns. No pickles: DeepSpeed's own checkpoints unpickle,
+and its ZeRO-3 states do not load on another number of ranks.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ from deepspeed.utils import (
     safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
 )
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -28,19 +33,48 @@ from rayrlhf.errors import CheckpointError
 MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ()}
 
 
-def save_training_state(engine: TrainingEngine, folder: Path) -> list[Path]:
-    """Write this rank's shard of weights, moments and step count; all ranks call it. Returns the files written here."""
-    shard: dict[str, torch.Tensor] = {}
+@dataclass(frozen=True, slots=True)
+class TrainingSnapshot:
+    """One rank's shard of a training state, in host memory of its own: training goes on while it is written."""
+
+    tensors: dict[str, torch.Tensor]
+    """Full float32 tensors by `weight/<parameter>`, `exp_avg/<parameter>` and `exp_avg_sq/<parameter>`."""
+    rank: int
+    world_size: int
+    optimizer_steps: int
+
+    def write(self, folder: Path) -> Path:
+        """Write this rank's shard, durably, and return its path. No collective; any thread may call it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / _shard_name(self.rank, self.world_size)
+        save_file(self.tensors, path, metadata={"optimizer_steps": str(self.optimizer_steps)})
+        for changed in (path, folder):
+            descriptor = os.open(changed, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return path
+
+
+def snapshot(engine: TrainingEngine) -> TrainingSnapshot:
+    """Copy this rank's share of weights and moments to host memory; all ranks call it."""
+    tensors: dict[str, torch.Tensor] = {}
     for index, (name, parameter) in enumerate(_parameters(engine)):
-        tensors = {"weight": _full(engine, parameter, None)}
+        full = {"weight": _full(engine, parameter, None)}
         if engine.optimizer_steps:
-            tensors |= {key: _full(engine, parameter, key) for key in MOMENTS[engine.config.optimizer]}
+            full |= {key: _full(engine, parameter, key) for key in MOMENTS[engine.config.optimizer]}
         if index % engine.world_size == engine.rank:
-            shard |= {f"{key}/{name}": t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"shard-{engine.rank:05d}-of-{engine.world_size:05d}.safetensors"
-    save_file(shard, path, metadata={"optimizer_steps": str(engine.optimizer_steps)})
-    return [path]
+            tensors |= {f"{key}/{name}": _host_copy(tensor) for key, tensor in full.items()}
+    return TrainingSnapshot(tensors, engine.rank, engine.world_size, engine.optimizer_steps)
+
+
+def weights_digest(engine: TrainingEngine) -> str:
+    """SHA-256 in hexadecimal of all full fp32 weights in the order of their names; all ranks call it, all get it."""
+    digest = hashlib.sha256()
+    for _, parameter in sorted(_parameters(engine)):
+        digest.update(_host_copy(_full(engine, parameter, None)).numpy())
+    return digest.hexdigest()
 
 
 def load_module_weights(module: nn.Module, folder: Path) -> None:
@@ -74,6 +108,11 @@ def load_optimizer_state(engine: TrainingEngine, folder: Path) -> None:
 
 def _parameters(engine: TrainingEngine) -> Iterator[tuple[str, nn.Parameter]]:
     yield from engine.module.named_parameters()
+
+
+def _host_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Always a copy: on the CPU, `_full` can give the live tensor."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _full(engine: TrainingEngine, parameter: nn.Parameter, moment: str | None) -> torch.Tensor:
@@ -129,18 +168,35 @@ def _zero3_partition(engine: TrainingEngine, parameter: Any, full: torch.Tensor)
 
 def _read(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for file in _shards(folder):
-        with safe_open(file, framework="pt") as tensors:
+        with _open(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
                 yield key, tensors.get_tensor(key)
 
 
 def _steps(folder: Path) -> int:
-    with safe_open(_shards(folder)[0], framework="pt") as tensors:
+    with _open(_shards(folder)[0]) as tensors:
         return int(tensors.metadata()["optimizer_steps"])
 
 
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: not a safetensors file ({error}); checkpoints are never unpickled") from None
+
+
 def _shards(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("shard-*.safetensors"))
+    """All shards of the one set that the folder holds, by rank."""
+    files = sorted(folder.glob("shard-[0-9]*-of-[0-9]*.safetensors"))
     if not files:
         raise CheckpointError(f"{folder}: no shards of training state")
-    return files
+    world_size = int(files[-1].stem.rpartition("-")[2])
+    expected = [folder / _shard_name(rank, world_size) for rank in range(world_size)]
+    if odd := sorted(set(expected) ^ set(files)):
+        what = "is missing" if odd[0] in expected else f"is of another set than {files[-1].name}"
+        raise CheckpointError(f"{folder}: the shard {odd[0].name} {what}")
+    return expected
+
+
+def _shard_name(rank: int, world_size: int) -> str:
+    return f"shard-{rank:05d}-of-{world_size:05d}.safetensors"

@@ -3,91 +3,126 @@
     checkpoints/step-000010/{policy,critic}/shard-*.safetensors, state.json, and last of all manifest.json
 
 The manifest holds every file's size and digest. A folder without one is a torn save: ignored, and cleared by the next.
-Older checkpoints go only after the new manifest is durable.
+Older checkpoints go only after the new manifest is durable. Local paths and fsspec URLs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from rayrlhf.data.durable import digest_file, entries, remove_tree, write_durably
 from rayrlhf.errors import CheckpointError
 from rayrlhf.loop.progress import Progress
+from rayrlhf.role_types import SavedFile
 
 MANIFEST = "manifest.json"
+STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a complete checkpoint says of itself."""
+
+    progress: Progress
+    config: Mapping[str, Any]
+    prompts_digest: str
+    in_flight: tuple[str, ...]
+    files: Mapping[str, Mapping[str, Any]]
 
 
 class CheckpointStore:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: Path, keep: int, config_digest: str) -> None:
+    def __init__(self, directory: Path, keep: int, config: Mapping[str, Any], prompts_digest: str = "") -> None:
         self._directory = directory
         self._keep = keep
-        self._config_digest = config_digest
+        self._config = config
+        self._prompts_digest = prompts_digest
 
-    def save(self, progress: Progress, write: Callable[[Path], None]) -> Path:
-        """Let `write` fill a folder with the roles' shards, then make it a checkpoint and rotate."""
-        folder = self._directory / f"step-{progress.step:06d}"
-        shutil.rmtree(folder, ignore_errors=True)
+    def begin(self, step: int) -> Path:
+        """An empty folder for the shards of a save."""
+        folder = self._directory / f"step-{step:06d}"
+        remove_tree(folder)
         folder.mkdir(parents=True)
-        write(folder)
-        (folder / "state.json").write_text(json.dumps(asdict(progress), indent=1), encoding="utf-8")
-        files = {str(f.relative_to(folder)): _describe(f) for f in sorted(folder.rglob("*")) if f.is_file()}
-        manifest = {"config_digest": self._config_digest, **asdict(progress), "files": files}
-        _write_durably(folder / MANIFEST, json.dumps(manifest, indent=1))
-        for old in self.complete()[: -self._keep]:
-            (old / MANIFEST).unlink()
-            shutil.rmtree(old)
         return folder
 
-    def complete(self) -> list[Path]:
-        """Folders with a manifest, oldest first."""
-        return sorted(m.parent for m in self._directory.glob(f"step-*/{MANIFEST}"))
+    def complete(
+        self, folder: Path, progress: Progress, files: Mapping[str, SavedFile], in_flight: tuple[str, ...] = ()
+    ) -> None:
+        """All shards are durable (`files` by their path in the folder): make it a checkpoint, then rotate."""
+        state = {**asdict(progress), "in_flight_groups": in_flight, "randomness": "of run seed, step and id; no state"}
+        write_durably(folder / STATE, json.dumps(state, indent=1).encode())
+        described = {name: {"bytes": file.size_bytes, "sha256": file.sha256} for name, file in files.items()}
+        manifest = {
+            **asdict(progress),
+            "config": self._config,
+            "prompts_digest": self._prompts_digest,
+            "in_flight_groups": in_flight,
+            "files": {**described, STATE: _describe(folder / STATE)},
+        }
+        write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+        for old in self.folders()[: -self._keep]:
+            (old / MANIFEST).unlink()
+            remove_tree(old)
+
+    def folders(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        found = [entry for entry in entries(self._directory) if entry.name.startswith("step-")]
+        return sorted(folder for folder in found if (folder / MANIFEST).is_file())
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint."""
-        return found[-1] if (found := self.complete()) else None
+        return found[-1] if (found := self.folders()) else None
 
 
-def load_progress(folder: Path, config_digest: str) -> Progress:
-    """Check every file of a checkpoint against its manifest and return where the run was.
+def read_manifest(folder: Path) -> Manifest:
+    """What a checkpoint says of itself; the files are not looked at.
 
     Raises:
-        CheckpointError: no manifest, a file is missing or damaged, or the config has changed.
+        CheckpointError: there is no manifest, or it is damaged.
 
     """
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        progress = Progress(int(found["step"]), int(found["version"]), float(found["kl_coefficient"]))
+        flight = tuple(found["in_flight_groups"])
+        files = {
+            str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in found["files"].items()
+        }
+        return Manifest(progress, dict(found["config"]), str(found["prompts_digest"]), flight, files)
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder}: not a complete checkpoint (no {MANIFEST})") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / MANIFEST}: damaged: {error}") from None
-    for name, wanted in manifest["files"].items():
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from None
+
+
+def verify(folder: Path) -> Manifest:
+    """Check every file of a checkpoint against its manifest.
+
+    Raises:
+        CheckpointError: no manifest, or a file is missing or not what was saved.
+
+    """
+    manifest = read_manifest(folder)
+    for name, wanted in manifest.files.items():
         file = folder / name
-        if not file.is_file() or _describe(file) != wanted:
-            raise CheckpointError(f"{file}: missing, or not the file that was saved")
-    if manifest["config_digest"] != config_digest:
-        raise CheckpointError(
-            f"{folder}: the config is not the one this run was started with (see config.toml in the run directory); "
-            "give the run another `name`, or undo the change"
-        )
-    return Progress(manifest["step"], manifest["version"], manifest["kl_coefficient"])
+        if not file.is_file():
+            raise CheckpointError(
+                f"{file}: missing; {folder.name} cannot be used: remove it to go on from an older one"
+            )
+        if _describe(file) != wanted:
+            raise CheckpointError(
+                f"{file}: not the file that was saved (its size or sha256 differs); {folder.name} cannot be used: "
+                "remove it to go on from an older one"
+            )
+    return manifest
 
 
 def _describe(file: Path) -> dict[str, int | str]:
-    with file.open("rb") as stream:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _write_durably(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    size, sha256 = digest_file(file)
+    return {"bytes": size, "sha256": sha256}

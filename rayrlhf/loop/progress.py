@@ -1,9 +1,12 @@
-"""The durable cursor of a run. Data order, seeds and schedules are functions of the step, so the step is the cursor."""
+"""The durable cursor of a run, and which changes of its config a resumed run may make.
+
+Data order, seeds and schedules are functions of the step, so the step is the cursor.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,22 +31,48 @@ ELASTIC = frozenset(
     | {"max_concurrent", "gpu_memory_share", "kv_cache_gib", "enforce_eager", "bucket_mib", "timeout_s"}
 )
 """Keys that say how a run is computed, not what: a resumed run may change them."""
+AROUND = frozenset({"name", "run", "checkpoint", "recovery"})
+"""Sections around the computation."""
+SHAPING_RUN_KEYS = frozenset({"run.epochs", "run.batch_rows"})
 
 
-def config_digest(job: Section) -> str:
-    """Digest of what shapes a run's results: a checkpoint goes on only under the same one."""
+@dataclass(frozen=True, slots=True)
+class ConfigChanges:
+    """Keys whose values differ from the saved config's, each as a sentence."""
+
+    harmless: tuple[str, ...]
+    harmful: tuple[str, ...]
+
+
+def config_changes(saved: Mapping[str, Any], job: Section) -> ConfigChanges:
+    """Compare a job with the config that a run was started with (`model_dump(mode="json")`)."""
     values = job.model_dump(mode="json")
-    shaping = {key: value for key, value in values.items() if key not in ("name", "run", "checkpoint")}
-    shaping["run"] = {key: values["run"][key] for key in ("epochs", "batch_rows") if key in values["run"]}
-    if any(values.get(trained, {}).get("schedule", "constant") != "constant" for trained in ("learner", "critic")):
-        shaping["run"]["steps"] = values["run"].get("steps")  # the schedule ends with the run
-    return hashlib.sha256(json.dumps(_without_elastic(shaping), sort_keys=True).encode()).hexdigest()
+    before, now = _flat(saved), _flat(values)
+    scheduled = any(values.get(part, {}).get("schedule", "constant") != "constant" for part in ("learner", "critic"))
+    harmless: list[str] = []
+    harmful: list[str] = []
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            change = f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+            shapes = _shapes_results(key) or (key == "run.steps" and scheduled)  # a schedule ends with the run
+            (harmful if shapes else harmless).append(change)
+    return ConfigChanges(tuple(harmless), tuple(harmful))
 
 
-def _without_elastic(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: _without_elastic(item) for key, item in value.items() if key not in ELASTIC}
+def _shapes_results(key: str) -> bool:
+    if key in SHAPING_RUN_KEYS:
+        return True
+    return key.partition(".")[0] not in AROUND and key.rpartition(".")[2] not in ELASTIC
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def sample_seed(run_seed: int, group_id: str, sample: int) -> int:

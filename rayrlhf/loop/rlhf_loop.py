@@ -4,7 +4,9 @@
                       ▲                                      │ scores
                       └──── weight sync ◀──── learner ∥ critic update
 
-The driver holds ids, counts and metrics; trajectories and scores pass between roles as Ray objects.
+The driver holds ids, counts and metrics; trajectories and scores pass between roles as Ray objects. Workers that fail
+are put right by the supervisor inside a phase; when a training rank is lost the loop goes back to the checkpoint and
+comes forward again through the journal.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ from typing import Any
 from rayrlhf.algorithms.kl import AdaptiveKL
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import PPOConfig
-from rayrlhf.errors import RewardError
-from rayrlhf.loop.checkpoint import CheckpointStore
+from rayrlhf.errors import InterruptedRunError, RewardError
+from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
+from rayrlhf.loop.roles import Roles
+from rayrlhf.loop.saver import CheckpointSaver
 from rayrlhf.loop.stream import Group, RolloutStream
+from rayrlhf.loop.supervisor import DataLostError, Supervisor, TrainingLostError, Wait
 from rayrlhf.observability.timeline import Timeline
 from rayrlhf.observability.trackers import Tracker
 from rayrlhf.role_types import (
@@ -34,19 +39,8 @@ from rayrlhf.role_types import (
     RolloutWorker,
     Sample,
 )
-from rayrlhf.runtime.worker_group import Pending, WorkerGroup, gather, wait_for
-from rayrlhf.weight_sync.push import WeightSync
-
-
-@dataclass(frozen=True, slots=True)
-class Roles:
-    """The worker groups of a run; an algorithm may do without a reference or a critic."""
-
-    rollout: WorkerGroup[RolloutWorker]
-    reward: WorkerGroup[RewardWorker]
-    learner: WorkerGroup[LearnerWorker]
-    reference: WorkerGroup[ReferenceWorker] | None
-    critic: WorkerGroup[CriticWorker] | None
+from rayrlhf.runtime.failures import Failure, FailureKind
+from rayrlhf.runtime.worker_group import Pending, gather
 
 
 @dataclass(slots=True)
@@ -64,52 +58,94 @@ class RLHFLoop:
     job: RLJob
     roles: Roles
     stream: RolloutStream
-    sync: WeightSync
+    supervisor: Supervisor
     checkpoints: CheckpointStore
+    saver: CheckpointSaver
     trackers: Sequence[Tracker]
     timeline: Timeline
     progress: Progress
+    export_to: Path
+    _furthest: int = 0
+    _bad_steps: int = 0
+    _weights: int | None = None
 
     def run(self) -> Progress:
-        """All steps that are left; returns the final progress."""
-        self.sync.connect()
-        self.sync.push(self.progress.version)
-        while self.progress.step < self.job.run.steps:
-            record = StepRecord()
-            with self._phase("rollout", record):
-                groups = self.stream.next(self.progress.step, self.job.run.phase_timeout_s)
-            with self._phase("score", record):
-                scores = self._score(groups)
-            with self._phase("learn", record):
-                record.metrics |= self._learn(groups, scores)
-            with self._phase("weight_sync", record):
-                proof = self.sync.push(self.progress.version + 1)
-                record.metrics["weight_sync/logprob_difference_max_nats"] = proof.max_logprob_difference_nats
-            with self._phase("commit", record):
-                record.samples = self._commit(groups, scores, record)
-            self._log(groups, record)
-            self._save_if_due()
-        return self.progress
+        """All steps that are left, then the export; returns the final progress."""
+        self.supervisor.on_look_up = self.saver.poll
+        self._furthest = self.progress.step
+        while True:
+            try:
+                while self.progress.step < self.job.run.steps:
+                    self._step()
+                self._finish_saving()
+                self._export()
+                return self.progress
+            except TrainingLostError as lost:
+                self._go_back(lost.failure)
+            except DataLostError:
+                self.stream.forget(self.progress.step)
+            except InterruptedRunError as interruption:
+                raise self._save_and_end(interruption) from None
+
+    def _step(self) -> None:
+        """One step: five phases, then what is due."""
+        record = StepRecord()
+        self._bring_weights(record)
+        with self._phase("rollout", record):
+            groups = self.stream.next(self.progress.step, self.supervisor, self._wait("rollout", idle=True))
+        with self._phase("score", record):
+            scores = self._score(groups)
+        with self._phase("learn", record):
+            record.metrics |= self._learn(groups, scores)
+        with self._phase("weight_sync", record):
+            self._push_if_needed(self.progress.version + 1, record)
+        with self._phase("commit", record):
+            record.samples = self._commit(groups, scores, record)
+        self._log(groups, record)
+        self._save_if_due()
+
+    def _wait(self, phase: str, *, idle: bool = False, abandon: bool = False) -> Wait:
+        """A phase's wait; `idle`: the learner computes nothing, so new workers can be given its weights."""
+        version = self.progress.version if idle else None
+        name = f"{phase} of step {self.progress.step + 1}"
+        return Wait(name, self.job.run.phase_timeout_s, version, abandon or idle)
+
+    def _bring_weights(self, record: StepRecord) -> None:
+        """Before the first step that generates, the workers are given the weights of `progress`."""
+        if self._weights != self.progress.version and self.stream.generates(self.progress.step):
+            self._push(self.progress.version)
+
+    def _push_if_needed(self, version: int, record: StepRecord) -> None:
+        """Steps that come from the journal need no engines, so no weights travel until one is generated."""
+        if self.progress.step + 1 >= self.job.run.steps or self.stream.generates(self.progress.step + 1):
+            record.metrics["weight_sync/logprob_difference_max_nats"] = self._push(version)
+
+    def _push(self, version: int) -> float:
+        self._weights = None
+        proof = self.supervisor.push(version)
+        self._weights = version
+        return proof.max_logprob_difference_nats
 
     def _score(self, groups: Sequence[Group]) -> list[Pending[Any]]:
         """Reward, reference, critic and learner side by side; returns references to their scores."""
         refs = [group.trajectories for group in groups]
-        reward, reference = self.roles.reward, self.roles.reference
-        pending: list[Pending[Any]] = []
-        for worker in range(min(len(reward), len(refs))):
-            pending.append(reward.start_on(worker, RewardWorker.score, *refs[worker :: len(reward)]))
-        for worker in range(min(len(reference), len(refs)) if reference else 0):
+        reference = self.roles.reference
+        pending: list[Pending[Any]] = self._rewards(refs)
+        for place, rank in enumerate(reference.live[: len(refs)] if reference else []):
             assert reference is not None
-            pending.append(reference.start_on(worker, ReferenceWorker.logprobs, *refs[worker :: len(reference)]))
+            pending.append(reference.start_on(rank, ReferenceWorker.logprobs, *refs[place :: len(reference)]))
         if self.roles.critic:
             pending += self.roles.critic.start(CriticWorker.values, *refs)
         pending += self.roles.learner.start(LearnerWorker.logprobs, *refs)
-        return self._finished(pending, "score")
+        return self.supervisor.finish(pending, self._wait("score", abandon=True))
 
-    def _finished(self, pending: list[Pending[Any]], phase: str) -> list[Pending[Any]]:
-        """Wait for calls without fetching what they return."""
-        wait_for(pending, self.job.run.phase_timeout_s, f"{phase} of step {self.progress.step + 1}")
-        return pending
+    def _rewards(self, refs: Sequence[Any]) -> list[Pending[Any]]:
+        """Scores of the reward workers; those of the journal where the step was committed before."""
+        if self.stream.is_journalled(self.progress.step):
+            rollout = self.roles.rollout
+            return [rollout.start_on(rollout.live[0], RolloutWorker.journalled_rewards, self.progress.step + 1)]
+        reward, live = self.roles.reward, self.roles.reward.live[: len(refs)]
+        return [reward.start_on(rank, RewardWorker.score, *refs[i :: len(live)]) for i, rank in enumerate(live)]
 
     def _learn(self, groups: Sequence[Group], scores: Sequence[Pending[Any]]) -> dict[str, float]:
         """Learner and critic update side by side; all ranks report the same metrics, so rank 0's are kept."""
@@ -118,7 +154,8 @@ class RLHFLoop:
         updates = self.roles.learner.start(LearnerWorker.learn, request, len(groups), *objects)
         if self.roles.critic:
             updates += self.roles.critic.start(CriticWorker.learn, request, len(groups), *objects)
-        results = gather(updates, self.job.run.phase_timeout_s, f"learn of step {self.progress.step + 1}")
+        with self._training_on(updates):
+            results = gather(self.supervisor.finish(updates, self._wait("learn")), 60, "learn")
         metrics = results[0] | (results[len(self.roles.learner)] if self.roles.critic else {})
         if metrics["reward/failed_share"] > self.job.reward.max_failed_share:
             raise RewardError(
@@ -127,16 +164,35 @@ class RLHFLoop:
             )
         return metrics | {"kl/coefficient": self.progress.kl_coefficient}
 
+    @contextmanager
+    def _training_on(self, calls: Sequence[Pending[Any]]) -> Iterator[None]:
+        """Data that is lost on the way to some ranks leaves the group apart: it has to be rebuilt."""
+        try:
+            yield
+        except DataLostError as error:
+            call = calls[0]
+            raise TrainingLostError(
+                Failure(FailureKind.LOST, call.role, call.rank, call.call, "learn", str(error))
+            ) from error
+
     def _reward_failure(self) -> str:
         asked = gather(self.roles.reward.start(RewardWorker.last_failure), self.job.run.phase_timeout_s, "reward")
         return next((f"The last failure: {reason.strip()}" for reason in asked if reason), "")
 
     def _commit(self, groups: Sequence[Group], scores: Sequence[Pending[Any]], record: StepRecord) -> list[Sample]:
-        """Journal the step and move the cursor."""
+        """Journal the step, unless it has been, and move the cursor."""
         objects = [group.trajectories for group in groups] + [score.data for score in scores]
-        written = self.roles.learner.start_on(0, LearnerWorker.commit, self.progress.step + 1, len(groups), *objects)
-        (samples,) = gather([written], self.job.run.phase_timeout_s, f"commit of step {self.progress.step + 1}")
+        samples: list[Sample] = []
+        if not self.stream.is_journalled(self.progress.step):
+            step = self.progress.step + 1
+            written = [self.roles.learner.start_on(0, LearnerWorker.commit, step, len(groups), *objects)]
+            with self._training_on(written):
+                (samples,) = gather(self.supervisor.finish(written, self._wait("commit")), 60, "commit")
+        self.stream.done(self.progress.step)
         self.progress = self.progress.after_step(self._next_kl_coefficient(groups, record.metrics))
+        if self.progress.step > self._furthest:
+            self._furthest = self.progress.step
+            self.supervisor.policy.progressed()
         return samples
 
     def _save_if_due(self) -> None:
@@ -144,13 +200,43 @@ class RLHFLoop:
         last = self.progress.step == self.job.run.steps
         if last or self.progress.step % self.job.checkpoint.every_steps == 0:
             with self.timeline.span("checkpoint", self.progress.step):
-                self.checkpoints.save(self.progress, self._save)
+                self._save()
 
-    def _save(self, folder: Path) -> None:
-        saves = self.roles.learner.start(LearnerWorker.save, str(folder / "policy"))
-        if self.roles.critic:
-            saves += self.roles.critic.start(CriticWorker.save, str(folder / "critic"))
-        gather(saves, self.job.run.phase_timeout_s, f"checkpoint of step {self.progress.step}")
+    def _save(self) -> None:
+        """Copy the state; writing goes on in the background."""
+        self._finish_saving()
+        self.supervisor.finish(self.saver.copies(), self._wait("checkpoint"))
+        self.saver.write(self.progress, self.stream.in_flight())
+
+    def _finish_saving(self) -> None:
+        deadline = time.monotonic() + self.job.run.phase_timeout_s
+        while self.saver.busy and time.monotonic() < deadline:
+            self.saver.poll(0.5)
+
+    def _go_back(self, failure: Failure) -> None:
+        """Training state is lost: load the newest checkpoint; the journal has what was learned since."""
+        self.saver.poll()
+        self.saver.abandon()
+        folder = self.supervisor.rebuild(failure, self.checkpoints.newest)
+        first = Progress(0, 0, self.job.algorithm.kl_coefficient)
+        self.progress = verify(folder).progress if folder else first
+        self._weights = None
+
+    def _save_and_end(self, interruption: InterruptedRunError) -> InterruptedRunError:
+        """Asked to end: save what is learned, where the learner is at rest and there is time."""
+        step, asked = self.progress.step, self.supervisor.interruption
+        if asked.overdue:
+            return asked.error(f"{interruption}: no time to save; --resume auto goes on from the last checkpoint")
+        if self.saver.saved_step < step:
+            self._save()
+            self._finish_saving()
+        return asked.error(f"step {step} is saved, go on with --resume auto")
+
+    def _export(self) -> None:
+        """The policy as a Hugging Face model."""
+        with self.timeline.span("export", self.job.run.steps):
+            calls = self.roles.learner.start(LearnerWorker.export, str(self.export_to))
+            self.supervisor.finish(calls, self._wait("export"))
 
     def _next_kl_coefficient(self, groups: Sequence[Group], metrics: dict[str, float]) -> float:
         algorithm = self.job.algorithm

@@ -2,18 +2,22 @@
 
 A step's prompts are admitted when the policy is at most `max_staleness` versions behind what it will be when they are
 learned from. With 0 that is after the last weight sync: the synchronous case. Admission is by step and consumption in
-order, so short answers have no advantage.
+order, so short answers have no advantage. Steps that the journal has are read from it, not generated again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rayrlhf.config.sections import RolloutConfig
+from rayrlhf.data.journal import Journal
 from rayrlhf.data.prompts import PromptSet
+from rayrlhf.errors import RecoveryError
 from rayrlhf.loop.progress import sample_seed
+from rayrlhf.loop.supervisor import Supervisor, Wait
 from rayrlhf.role_types import GenerationRequest, GroupInfo, RolloutWorker
+from rayrlhf.runtime.failures import Failure
 from rayrlhf.runtime.worker_group import Pending, WorkerGroup, gather
 from rayrlhf.types import Trajectory
 
@@ -26,31 +30,83 @@ class Group:
     trajectories: Any
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutPlan:
+    """Which prompts a run uses, and how often."""
+
+    prompts: PromptSet
+    config: RolloutConfig
+    seed: int
+    steps: int
+    max_refused: int
+
+
 class RolloutStream:
     """Keeps the rollout workers busy with the prompts of the admitted steps."""
 
-    def __init__(
-        self, workers: WorkerGroup[RolloutWorker], prompts: PromptSet, config: RolloutConfig, seed: int, steps: int
-    ) -> None:
-        self._workers, self._prompts, self._config = workers, prompts, config
-        self._seed, self._steps = seed, steps
+    def __init__(self, workers: WorkerGroup[RolloutWorker], plan: RolloutPlan, journal: Journal) -> None:
+        self._workers, self._plan, self._journal = workers, plan, journal
         self._running: dict[int, list[Pending[Any]]] = {}
+        self._refused = journal.rejected()
+        self._journalled = set(journal.committed_steps())
+        self._begun = {*self._journalled, *journal.open_steps()}
 
-    def next(self, step: int, timeout_s: float) -> list[Group]:
+    def generates(self, step: int) -> bool:
+        """Whether serving `step` (0-based) may need the engines: the journal has not got all that will be admitted."""
+        return any(admitted + 1 not in self._journalled for admitted in self._admitted(step))
+
+    def is_journalled(self, step: int) -> bool:
+        """Whether `step` (0-based) was committed before, by this process or an earlier one."""
+        return step + 1 in self._journalled
+
+    def next(self, step: int, supervisor: Supervisor, wait: Wait) -> list[Group]:
         """All groups of `step` (0-based, the policy's version now), in the order of their ids."""
-        for admitted in range(step, min(step + self._config.max_staleness + 1, self._steps)):
+        for admitted in self._admitted(step):
             if admitted not in self._running:
                 self._running[admitted] = self._submit(admitted)
-        pending = self._running.pop(step)
-        infos = gather(pending, timeout_s, f"rollout of step {step + 1}")
-        return [Group(info, p.data) for info, p in zip(infos, pending, strict=True)]
+        done = supervisor.finish(self._running[step], replace(wait, refused=self._refuse))
+        self._running[step] = done
+        infos = gather(done, wait.timeout_s, wait.phase)
+        return [Group(info, p.data) for info, p in zip(infos, done, strict=True)]
+
+    def in_flight(self) -> tuple[str, ...]:
+        """Groups that were asked for and belong to steps that are not committed."""
+        return tuple(call.arguments[0].group_id for calls in self._running.values() for call in calls)
+
+    def done(self, step: int) -> None:
+        """The step is committed: its trajectories may go."""
+        self._running.pop(step, None)
+        self._journalled.add(step + 1)
+
+    def forget(self, step: int) -> None:
+        """The objects of a step are lost; ask for them again."""
+        self._running.pop(step, None)
+
+    def _admitted(self, step: int) -> range:
+        return range(step, min(step + self._plan.config.max_staleness + 1, self._plan.steps))
 
     def _submit(self, step: int) -> list[Pending[tuple[GroupInfo, list[Trajectory]]]]:
-        prompts = self._prompts.batch(self._seed, step, self._config.prompts_per_step)
+        plan, live = self._plan, self._workers.live
         pending = []
-        for position, prompt in enumerate(prompts):
+        for position, prompt in enumerate(plan.prompts.batch(plan.seed, step, plan.config.prompts_per_step)):
             group_id = f"{step + 1:06d}-{position:05d}"
-            seeds = tuple(sample_seed(self._seed, group_id, k) for k in range(self._config.samples_per_prompt))
-            request = GenerationRequest(step + 1, group_id, prompt, seeds)
-            pending.append(self._workers.start_on(position % len(self._workers), RolloutWorker.generate, request))
+            if group_id in self._refused:
+                continue
+            seeds = tuple(sample_seed(plan.seed, group_id, k) for k in range(plan.config.samples_per_prompt))
+            request = GenerationRequest(step + 1, group_id, prompt, seeds, look=step + 1 in self._begun)
+            call = self._workers.start_on(live[position % len(live)], RolloutWorker.generate, request)
+            pending.append(replace(call, arguments=(replace(request, look=True),)))
+        self._begun.add(step + 1)
         return pending
+
+    def _refuse(self, call: Pending[Any], failure: Failure) -> bool:
+        """A prompt that no worker can answer is left out of the run and noted in the journal."""
+        (request,) = call.arguments
+        if len(self._refused) >= self._plan.max_refused:
+            raise RecoveryError(
+                f"{len(self._refused) + 1} prompts could not be answered, more than recovery.max_bad_prompts = "
+                f"{self._plan.max_refused}; the last one: {request.prompt.id}: {failure}"
+            )
+        self._refused.add(request.group_id)
+        self._journal.reject(request.group_id, request.prompt.id, failure.cause)
+        return True

@@ -46,6 +46,10 @@ class Display:
             f"{metrics['training/tokens_per_s']:.0f} tok/s"
         )
 
+    def say(self, message: str) -> None:
+        """Print what happened to the run."""
+        self._console.print(printable(message))
+
     def close(self) -> None:
         """Take the status line away."""
         self._status.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,29 +22,38 @@ class Tracker(Protocol):
 
 
 class JsonlTracker:
-    """One JSON object a step."""
+    """One JSON object a step. A step that is computed again, after a training rank was lost, keeps its row."""
 
-    def __init__(self, path: Path, resume_after: int = 0) -> None:
+    def __init__(self, path: Path, keep_through: int = 0) -> None:
         self._path = path
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= resume_after]
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= keep_through]
+        self.last_step = json.loads(kept[-1])["step"] if kept else 0
         path.write_text("".join(kept), encoding="utf-8")
 
     def log(self, step: int, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
-        """Append the step."""
+        """Append the step; numbers that are not finite become null, which is what JSON has."""
+        if step <= self.last_step:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **dict(sorted(metrics.items()))}) + "\n")
+            file.write(json.dumps({"step": step, **finite}) + "\n")
+        self.last_step = step
 
 
 class TensorBoardTracker:
     """Scalars and samples for TensorBoard."""
 
-    def __init__(self, folder: Path, resume_after: int = 0) -> None:
+    def __init__(self, folder: Path, keep_through: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=resume_after + 1 if resume_after else None)
+        self._last_step = keep_through
+        self._writer = SummaryWriter(str(folder), purge_step=keep_through + 1 if keep_through else None)
 
     def log(self, step: int, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
         """Write the step."""
+        if step <= self._last_step:
+            return
+        self._last_step = step
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
         for i, sample in enumerate(samples):

@@ -13,7 +13,8 @@ from rayrlhf.algorithms.masked import Denominators
 from rayrlhf.algorithms.objectives import LossTerms, cross_entropy_objective, policy_objective
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import PPOConfig
-from rayrlhf.data.journal import commit_step
+from rayrlhf.data.durable import as_path
+from rayrlhf.data.journal import Journal
 from rayrlhf.engines.scoring import TrajectoryBatch
 from rayrlhf.role_types import LearnRequest, Sample, SentWeights, SyncAddress, SyncInfo
 from rayrlhf.roles.training import TrainingRole
@@ -28,7 +29,7 @@ class LearnerRole(TrainingRole):
     def __init__(self, job: RLJob, journal: str, rank: int) -> None:
         super().__init__(job, job.learner, rank)
         self._idle_steps = job.algorithm.critic_warmup_steps if isinstance(job.algorithm, PPOConfig) else 0
-        self._journal = Path(journal)
+        self._journal = Journal(as_path(journal))
 
     def _load(self) -> nn.Module:
         from rayrlhf.engines.models import load_policy
@@ -70,9 +71,9 @@ class LearnerRole(TrainingRole):
 
         return metrics | self._update(request, batch, objective)
 
-    def sync_info(self) -> SyncInfo:
+    def sync_info(self, timeout_s: float) -> SyncInfo:
         """What a push will send."""
-        return SyncInfo(tuple((s.name, s.dtype, s.shape) for s in self._sender.specs), self._bucket_bytes)
+        return SyncInfo(tuple((s.name, s.dtype, s.shape) for s in self._sender.specs), self._bucket_bytes, timeout_s)
 
     def open_transfer(self, world_size: int, timeout_s: float) -> SyncAddress:
         """Listen for the rollout workers."""
@@ -85,10 +86,14 @@ class LearnerRole(TrainingRole):
 
         self._sender.join(TransferRendezvous(where.address, where.port, where.world_size, where.timeout_s))
 
-    def send(self) -> SentWeights:
+    def send(self, timeout_s: float) -> SentWeights:
         """Push the weights."""
-        report = self._sender.send()
+        report = self._sender.send(timeout_s)
         return SentWeights(report.digests, report.size_bytes, report.buckets)
+
+    def close_transfer(self) -> None:
+        """Let go of a push that failed."""
+        self._sender.close()
 
     def probe(self, token_ids: tuple[int, ...]) -> list[float]:
         """log p(token t | < t) for t = 1, 2, … at temperature 1; a collective."""
@@ -104,7 +109,8 @@ class LearnerRole(TrainingRole):
         """Write the step's journal file and show its best, median and worst answer."""
         trajectories = [t for group in objects[:groups] for t in group]
         rewards = Rewards({i: r for o in objects[groups:] if isinstance(o, Rewards) for i, r in o.by_id.items()})
-        commit_step(self._journal, step, trajectories, rewards)
+        responses = {t.id: self._text(t) for t in trajectories}
+        self._journal.commit(step, trajectories, rewards, responses)
         ranked = sorted(trajectories, key=lambda t: rewards.by_id[t.id].value or 0.0, reverse=True)
         return [self._sample(ranked[i], rewards) for i in (0, len(ranked) // 2, len(ranked) - 1)]
 
@@ -115,9 +121,11 @@ class LearnerRole(TrainingRole):
         export_model(self._engine.module.model, self._source, self._tokenizer, Path(folder), self._engine.rank == 0)
 
     def _sample(self, trajectory: Trajectory, rewards: Rewards) -> Sample:
-        text = self._tokenizer.decode(trajectory.completion.token_ids, skip_special_tokens=True)
-        last = trajectory.prompt.messages[-1]["content"]
-        return Sample(last, str(text), rewards.by_id[trajectory.id].value, trajectory.completion.finish_reason)
+        last, reward = trajectory.prompt.messages[-1]["content"], rewards.by_id[trajectory.id].value
+        return Sample(last, self._text(trajectory), reward, trajectory.completion.finish_reason)
+
+    def _text(self, trajectory: Trajectory) -> str:
+        return str(self._tokenizer.decode(trajectory.completion.token_ids, skip_special_tokens=True))
 
     def _load_pretraining(self) -> list[tuple[int, ...]]:
         algorithm = self._job.algorithm

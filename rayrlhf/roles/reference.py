@@ -6,17 +6,16 @@ import ray
 import torch
 
 from rayrlhf.config.jobs import RLJob
-from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.roles.base import Role
+from rayrlhf.runtime.environment import thread_count
 from rayrlhf.types import TokenScores, Trajectory
 
 
-class ReferenceRole:
+class ReferenceRole(Role):
     """See `ReferenceWorker`."""
 
     def __init__(self, job: RLJob, rank: int) -> None:
-        threads = thread_count(job.reference.threads, job.side_by_side)
-        set_variables(quiet_process(threads))
-        torch.set_num_threads(threads)
+        super().__init__(thread_count(job.reference.threads, job.side_by_side))
         from rayrlhf.engines.models import load_policy
 
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

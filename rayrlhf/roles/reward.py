@@ -6,19 +6,16 @@ import ray
 
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.rewards.requests import RewardRequest, RewardSource
-from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.roles.base import Role
+from rayrlhf.runtime.environment import thread_count
 from rayrlhf.types import Reward, Rewards, Trajectory
 
 
-class RewardRole:
+class RewardRole(Role):
     """See `RewardWorker`."""
 
     def __init__(self, job: RLJob, rank: int) -> None:
-        threads = thread_count(job.reward.threads, job.side_by_side)
-        set_variables(quiet_process(threads))
-        import torch
-
-        torch.set_num_threads(threads)
+        super().__init__(thread_count(job.reward.threads, job.side_by_side))
         from rayrlhf.engines.models import load_tokenizer
 
         self._tokenizer = load_tokenizer(job.model.path)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
 
 from rayrlhf.config.jobs import RLJob
-from rayrlhf.data.journal import SegmentWriter
+from rayrlhf.data.durable import as_path
+from rayrlhf.data.journal import Journal
+from rayrlhf.data.segments import SegmentWriter
 from rayrlhf.engines.generation_spec import GenerationSpec, Sampling
-from rayrlhf.role_types import GenerationRequest, GroupInfo, HeldWeights, SyncAddress, SyncInfo
+from rayrlhf.errors import CheckpointError
+from rayrlhf.role_types import GenerationRequest, GroupInfo, HeldWeights, SyncAddress, SyncInfo, Vitals
+from rayrlhf.runtime import processes
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count, vllm_variables
-from rayrlhf.types import Trajectory
+from rayrlhf.types import Rewards, Trajectory
+
+if TYPE_CHECKING:
+    from rayrlhf.engines.generation import GenerationEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +58,10 @@ class RolloutSetup:
 
 
 class RolloutRole:
-    """See `RolloutWorker`."""
+    """See `RolloutWorker`. An asynchronous actor: calls run side by side on one event loop."""
 
     def __init__(self, setup: RolloutSetup, rank: int) -> None:
+        processes.adopt()
         spec = setup.spec
         threads = thread_count(setup.threads, setup.engines_per_node)
         set_variables(quiet_process(threads))
@@ -58,37 +70,58 @@ class RolloutRole:
                 threads, spec.tensor_parallel, setup.kv_cache_gib, rank % setup.engines_per_node, spec.enforce_eager
             )
         )
+        self._sampling = setup.sampling
+        self._journal = TrajectorySource(as_path(setup.journal), f"rollout-{rank}") if setup.journal else None
+        self._engine = self._start_engine(spec)
+
+    def _start_engine(self, spec: GenerationSpec) -> GenerationEngine:
         from rayrlhf.engines.generation import GenerationEngine
 
-        self._sampling = setup.sampling
-        self._segments = SegmentWriter(Path(setup.journal), f"rollout-{rank}") if setup.journal else None
-        self._engine = GenerationEngine(setup.spec)
+        return GenerationEngine(spec)
+
+    async def vitals(self) -> Vitals:
+        """Where this process is, and its memory with its engine's; raises when the engine is dead."""
+        await self._engine.check()
+        return processes.vitals()
 
     @ray.method(num_returns=2)
     async def generate(self, request: GenerationRequest) -> tuple[GroupInfo, list[Trajectory]]:
-        """All samples of one prompt; durable before anyone sees them."""
-        completions = await self._engine.generate(request.prompt, self._sampling, request.seeds)
-        trajectories = [
-            Trajectory(f"{request.group_id}-{i:03d}", request.group_id, i, request.prompt, completion)
-            for i, completion in enumerate(completions)
-        ]
-        if self._segments:
-            self._segments.append(request.step, trajectories)
+        """All samples of one prompt, each durable before anyone sees it; those in the journal are not made again."""
+        known = self._journal.known(request) if self._journal and request.look else {}
+        samples = (self._sample(request, k, known) for k in range(len(request.seeds)))
+        trajectories = list(await asyncio.gather(*samples))
         info = GroupInfo(
             group_id=request.group_id,
             trajectory_ids=tuple(t.id for t in trajectories),
             prompt_tokens=len(request.prompt.token_ids),
-            response_tokens=tuple(len(c.token_ids) for c in completions),
-            oldest_version=min((v for c in completions for v in c.policy_versions), default=-1),
+            response_tokens=tuple(len(t.completion.token_ids) for t in trajectories),
+            oldest_version=min((v for t in trajectories for v in t.completion.policy_versions), default=-1),
         )
         return info, trajectories
+
+    async def _sample(self, request: GenerationRequest, index: int, known: Mapping[str, Trajectory]) -> Trajectory:
+        id_ = f"{request.group_id}-{index:03d}"
+        if id_ in known:
+            return known[id_]
+        completion = await self._engine.complete(request.prompt, self._sampling, request.seeds[index])
+        trajectory = Trajectory(id_, request.group_id, index, request.prompt, completion)
+        if self._journal:
+            await self._journal.record(request.step, trajectory)
+        return trajectory
+
+    @ray.method(num_returns=2)
+    async def journalled_rewards(self, step: int) -> tuple[int, Rewards]:
+        """The rewards of a committed step."""
+        assert self._journal is not None
+        rewards = self._journal.rewards(step)
+        return len(rewards.by_id), rewards
 
     async def pause(self) -> None:
         """Freeze running requests and forget cached prefixes."""
         await self._engine.pause()
 
     async def resume(self) -> None:
-        """Let requests go on."""
+        """Let them go on."""
         await self._engine.resume()
 
     async def join_transfer(self, where: SyncAddress, first_rank: int) -> None:
@@ -98,7 +131,12 @@ class RolloutRole:
     async def receive(self, version: int, info: SyncInfo) -> None:
         """Take one push."""
         specs = [(name, dtype, list(shape)) for name, dtype, shape in info.specs]
-        await self._engine.receive(version, {"specs": specs, "bucket_bytes": info.bucket_bytes})
+        update = {"specs": specs, "bucket_bytes": info.bucket_bytes, "timeout_s": info.timeout_s}
+        await self._engine.receive(version, update)
+
+    async def abort_transfer(self) -> None:
+        """Let go of a push that failed; the next whole one makes the weights right again."""
+        await self._engine.worker_call("abort_transfer")
 
     async def held(self, probe: tuple[int, ...]) -> HeldWeights:
         """Evidence of what this worker computes with."""
@@ -108,3 +146,35 @@ class RolloutRole:
             deviations=tuple(await self._engine.worker_call("weight_deviations")),
             probe_logprobs=tuple(await self._engine.logprobs(probe)),
         )
+
+
+class TrajectorySource:
+    """A worker's end of the journal: its own segments to write, and what is durable already."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._journal = Journal(directory)
+        self._segments = SegmentWriter(directory, f"{name}-{uuid.uuid4().hex[:8]}")
+
+    def known(self, request: GenerationRequest) -> dict[str, Trajectory]:
+        """The request's samples that are durable.
+
+        Raises:
+            CheckpointError: they answer another prompt than the request's.
+
+        """
+        found = self._journal.read(request.step)
+        mine = {id_: t for id_, t in found.items() if t.group_id == request.group_id}
+        if any(t.prompt.token_ids != request.prompt.token_ids for t in mine.values()):
+            raise CheckpointError(
+                f"group {request.group_id} of the journal answers another prompt than {request.prompt.id}: "
+                "data.prompts has changed since; bring it back, or choose another `name`"
+            )
+        return mine
+
+    async def record(self, step: int, trajectory: Trajectory) -> None:
+        """Return when the trajectory is durable."""
+        await asyncio.wrap_future(self._segments.append(step, trajectory))
+
+    def rewards(self, step: int) -> Rewards:
+        """The rewards of a committed step."""
+        return self._journal.rewards(step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,22 +16,22 @@ from rayrlhf.algorithms.objectives import LossTerms
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import TrainingConfig
 from rayrlhf.data.batching import micro_batches, shuffled_minibatches, split_among_ranks
-from rayrlhf.engines.process_group import Rendezvous, join
+from rayrlhf.data.durable import as_path, digest_file
+from rayrlhf.engines.process_group import join
 from rayrlhf.engines.scoring import TrajectoryBatch, response_scores, trajectory_batches
-from rayrlhf.role_types import LearnRequest
-from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.role_types import LearnRequest, Rendezvous, SavedFile
+from rayrlhf.roles.base import Role
+from rayrlhf.runtime.environment import thread_count
 from rayrlhf.types import ExperienceBatch, Trajectory
 
 Objective = Callable[[nn.Module, ExperienceBatch, Denominators], LossTerms]
 
 
-class TrainingRole:
+class TrainingRole(Role):
     """One rank of a group that trains a module together."""
 
     def __init__(self, job: RLJob, config: TrainingConfig, rank: int) -> None:
-        threads = thread_count(config.threads, job.side_by_side)
-        set_variables(quiet_process(threads))
-        torch.set_num_threads(threads)
+        super().__init__(thread_count(config.threads, job.side_by_side))
         self._job = job
         self._config = config
         self._rank = rank
@@ -51,20 +50,29 @@ class TrainingRole:
         join(rendezvous, self._rank)
         torch.manual_seed(self._job.seed)
         module = self._load()
-        if checkpoint:
-            load_module_weights(module, Path(checkpoint))
+        saved = as_path(checkpoint) if checkpoint else None
+        if saved:
+            load_module_weights(module, saved)
         algorithm = self._job.algorithm
         updates = (self._job.run.steps - self._idle_steps) * algorithm.epochs * algorithm.minibatches
         self._engine = TrainingEngine(module, self._config, self._job.model.dtype, updates)
-        if checkpoint:
-            load_optimizer_state(self._engine, Path(checkpoint))
+        if saved:
+            load_optimizer_state(self._engine, saved)
         self._started()
 
-    def save(self, folder: str) -> None:
-        """Write this rank's shard of weights and optimizer state."""
-        from rayrlhf.engines.training_state import save_training_state
+    def snapshot(self) -> None:
+        """Copy weights and optimizer state to host memory."""
+        from rayrlhf.engines.training_state import snapshot
 
-        save_training_state(self._engine, Path(folder))
+        self._snapshot = snapshot(self._engine)
+
+    @ray.method(concurrency_group="io")
+    def write_snapshot(self, folder: str) -> list[SavedFile]:
+        """Write this rank's shard of the copy, and give the copy up."""
+        file = self._snapshot.write(as_path(folder))
+        del self._snapshot
+        size, sha256 = digest_file(file)
+        return [SavedFile(file.name, size, sha256)]
 
     def _load(self) -> nn.Module:
         raise TypeError("a training role loads its own module")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from rayrlhf.config.jobs import RLJob
-from rayrlhf.config.sections import CriticConfig, LearnerConfig
+from rayrlhf.data.journal import Journal
 from rayrlhf.data.prompts import PromptSet, render_prompts
 from rayrlhf.data.rows import read_prompts, read_texts
 from rayrlhf.data.template import end_of_turn_ids
@@ -21,27 +20,32 @@ from rayrlhf.engines.models import (
     require_same_vocabulary,
     require_weights,
 )
-from rayrlhf.engines.process_group import Rendezvous
-from rayrlhf.errors import CheckpointError
-from rayrlhf.loop.checkpoint import CheckpointStore, load_progress
-from rayrlhf.loop.progress import Progress, config_digest
-from rayrlhf.loop.rlhf_loop import RLHFLoop, Roles
-from rayrlhf.loop.stream import RolloutStream
+from rayrlhf.loop.checkpoint import CheckpointStore
+from rayrlhf.loop.progress import Progress
+from rayrlhf.loop.rlhf_loop import RLHFLoop
+from rayrlhf.loop.roles import Roles, start_training
+from rayrlhf.loop.saver import CheckpointSaver
+from rayrlhf.loop.stream import RolloutPlan, RolloutStream
+from rayrlhf.loop.supervisor import Supervisor
+from rayrlhf.loop.watchdog import Watchdog
 from rayrlhf.observability.display import Display
+from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.timeline import Timeline
 from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker
 from rayrlhf.rewards.function import import_function
-from rayrlhf.role_types import LearnerWorker
 from rayrlhf.roles.critic import CriticRole
 from rayrlhf.roles.learner import LearnerRole
 from rayrlhf.roles.reference import ReferenceRole
 from rayrlhf.roles.reward import RewardRole
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
-from rayrlhf.roles.training import TrainingRole
 from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect, count_nodes
-from rayrlhf.runtime.worker_group import WorkerGroup, create_group, gather
+from rayrlhf.runtime.failures import FailurePolicy
+from rayrlhf.runtime.interruption import Interruption
+from rayrlhf.runtime.worker_group import create_group, gather
+from rayrlhf.stages.resume import resume_point
 from rayrlhf.stages.run_directory import RunDirectory
-from rayrlhf.weight_sync.push import SyncTolerance, WeightSync
+from rayrlhf.weight_sync.proof import SyncTolerance
+from rayrlhf.weight_sync.push import WeightSync
 
 PROBE_TOKENS = 64
 
@@ -73,7 +77,7 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
             f"{job.data.max_prompt_tokens}, the first is {prompts.overlong_ids[0]}"
         )
     directory = RunDirectory(Path(job.run.directory) / job.name)
-    checkpoint, progress = _resume_point(job, directory, resume)
+    checkpoint, progress = resume_point(job, directory, prompts, resume)
     return RLInputs(
         prompts, end_of_turn_ids(tokenizer, generation_eos(job.model.path)), directory, checkpoint, progress
     )
@@ -105,24 +109,14 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     display = Display(job.run.steps, job.run.sample_every_steps)
     timeline = Timeline(watcher=display.phase)
     placement = Placement(bundles)
+    interruption = Interruption(job.recovery.grace_s)
     try:
-        with timeline.span("start", inputs.progress.step + 1):
-            placement.wait(job.run.start_timeout_s)
-            roles = start_roles(job, inputs, placement)
-        loop = RLHFLoop(
-            job,
-            roles,
-            RolloutStream(roles.rollout, inputs.prompts, job.rollout, job.seed, job.run.steps),
-            weight_sync(job, roles, inputs.prompts),
-            CheckpointStore(inputs.directory.checkpoints, job.checkpoint.keep, config_digest(job)),
-            [*_trackers(inputs), display],
-            timeline,
-            inputs.progress,
-        )
-        loop.run()
-        with timeline.span("export", job.run.steps):
-            exports = roles.learner.start(LearnerWorker.export, str(inputs.directory.model))
-            gather(exports, job.run.phase_timeout_s, "export")
+        with interruption.listening():
+            with timeline.span("start", inputs.progress.step + 1):
+                placement.wait(job.run.start_timeout_s)
+                roles = start_roles(job, inputs, placement)
+            events = EventLog(inputs.directory.events, display.say)
+            build_loop(job, inputs, roles, RunWatch(display, timeline, events, interruption)).run()
         timeline.write(inputs.directory.timeline)
     finally:
         display.close()
@@ -151,35 +145,61 @@ def role_bundles(job: RLJob) -> list[RoleBundle]:
 def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:
     """Create every actor, then wait for all of them together."""
     journal = str(inputs.directory.trajectories)
-
     setup = RolloutSetup.of(job, inputs.stop_token_ids, journal, count_nodes())
-    learner: WorkerGroup[Any] = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal)
-    critic: WorkerGroup[Any] | None = None
+    reference = critic = None
+    learner = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal)
     if job.has_critic:
         critic = create_group(placement, "critic", CriticRole, job.critic.ranks, job)
-    rollout: WorkerGroup[Any] = create_group(placement, "rollout", RolloutRole, job.rollout.workers, setup)
-    reward: WorkerGroup[Any] = create_group(placement, "reward", RewardRole, job.reward.workers, job)
-    reference: WorkerGroup[Any] | None = None
+    rollout = create_group(placement, "rollout", RolloutRole, job.rollout.workers, setup)
+    reward = create_group(placement, "reward", RewardRole, job.reward.workers, job)
     if job.has_reference:
         reference = create_group(placement, "reference", ReferenceRole, job.reference.workers, job)
-    timeout_s = job.run.start_timeout_s
-    starting = start_training_group(learner, job.learner, inputs.checkpoint, "policy", timeout_s)
-    if critic:
-        starting += start_training_group(critic, job.critic, inputs.checkpoint, "critic", timeout_s)
-    for others in (rollout, reward, reference):
-        starting += others.start_ready() if others else []
-    gather(starting, timeout_s, "start")
-    return Roles(rollout, reward, learner, reference, critic)
+    roles = Roles(rollout, reward, learner, reference, critic)
+    start_training(roles.training, inputs.checkpoint, job.run.start_timeout_s)
+    others = [group for group in roles.all if group not in roles.training]
+    gather([call for group in others for call in group.start_ready()], job.run.start_timeout_s, "start")
+    return roles
 
 
-def start_training_group(
-    group: WorkerGroup[Any], config: LearnerConfig | CriticConfig, checkpoint: Path | None, part: str, timeout_s: float
-) -> list[Any]:
-    """Let the ranks of a training group meet and load; returns the calls under way."""
-    ((address, port),) = gather([group.start_on(0, TrainingRole.address)], timeout_s, "start")
-    rendezvous = Rendezvous(address, port, config.ranks, timeout_s)
-    folder = str((checkpoint / part).absolute()) if checkpoint else None
-    return list(group.start(TrainingRole.start, rendezvous, folder))
+@dataclass(frozen=True, slots=True)
+class RunWatch:
+    """Who hears of a run's progress, and who may end it."""
+
+    display: Display
+    timeline: Timeline
+    events: EventLog
+    interruption: Interruption
+
+
+def build_loop(job: RLJob, inputs: RLInputs, roles: Roles, watch: RunWatch) -> RLHFLoop:
+    """The loop over roles that are up."""
+    directory, recovery = inputs.directory, job.recovery
+    journal = Journal(directory.trajectories)
+    plan = RolloutPlan(inputs.prompts, job.rollout, job.seed, job.run.steps, recovery.max_bad_prompts)
+    store = CheckpointStore(
+        directory.checkpoints, job.checkpoint.keep, job.model_dump(mode="json"), inputs.prompts.digest
+    )
+    supervisor = Supervisor(
+        roles,
+        weight_sync(job, roles, inputs.prompts),
+        FailurePolicy(recovery.max_failures, recovery.backoff_s),
+        job.run.start_timeout_s,
+        watch.events,
+        watch.interruption,
+        Watchdog(roles, directory.stacks, recovery.stall_s, watch.events),
+    )
+    return RLHFLoop(
+        job,
+        roles,
+        RolloutStream(roles.rollout, plan, journal),
+        supervisor,
+        store,
+        CheckpointSaver(roles, store, watch.events),
+        [*_trackers(directory, journal), watch.display],
+        watch.timeline,
+        inputs.progress,
+        directory.model,
+    )
 
 
 def weight_sync(job: RLJob, roles: Roles, prompts: PromptSet) -> WeightSync:
@@ -191,29 +211,7 @@ def weight_sync(job: RLJob, roles: Roles, prompts: PromptSet) -> WeightSync:
     )
 
 
-def _resume_point(job: RLJob, directory: RunDirectory, resume: str) -> tuple[Path | None, Progress]:
-    store = CheckpointStore(directory.checkpoints, job.checkpoint.keep, config_digest(job))
-    start = Progress(0, 0, job.algorithm.kl_coefficient)
-    if resume == "never":
-        if directory.metrics.exists() or store.newest():
-            raise CheckpointError(f"{directory.root} holds a run already: choose another `name`, or --resume auto")
-        return None, start
-    folder = store.newest() if resume == "auto" else Path(resume).absolute()
-    if folder is None:
-        return None, start
-    progress = load_progress(folder, config_digest(job))
-    newest = store.newest()
-    if newest is not None and newest != folder:
-        raise CheckpointError(
-            f"{directory.root} has gone on to {newest.name}: going back would mix two histories; "
-            "choose another `name`, or remove the newer checkpoints"
-        )
-    return folder, progress
-
-
-def _trackers(inputs: RLInputs) -> list[Tracker]:
-    done = inputs.progress.step
-    return [
-        JsonlTracker(inputs.directory.metrics, done),
-        TensorBoardTracker(inputs.directory.tensorboard, done),
-    ]
+def _trackers(directory: RunDirectory, journal: Journal) -> list[Tracker]:
+    """Rows of committed steps stay; what comes after them is written again."""
+    rows = JsonlTracker(directory.metrics, max(journal.committed_steps(), default=0))
+    return [rows, TensorBoardTracker(directory.tensorboard, rows.last_step)]

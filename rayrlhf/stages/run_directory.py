@@ -52,6 +52,16 @@ class RunDirectory:
         return self.root / "timeline.json"
 
     @property
+    def events(self) -> Path:
+        """Failures, recoveries and saves."""
+        return self.root / "events.jsonl"
+
+    @property
+    def stacks(self) -> Path:
+        """What every role was doing when nothing moved."""
+        return self.root / "stacks"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.root / "tensorboard"

@@ -29,11 +29,11 @@ from rayrlhf.config.load import load_job
 from rayrlhf.data.batching import split_among_ranks
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.errors import CheckpointError, DataError, RoleFailedError
-from rayrlhf.loop.progress import config_digest
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker, following
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.stages.resume import require_same_config
 from rayrlhf.stages.run_directory import RunDirectory
 
 I = TypeVar("I")  # noqa: E741 (an item: a demonstration or a ranking, tokenised)
@@ -122,10 +122,9 @@ def _finished(job: SupervisedJob, directory: RunDirectory, resume: str) -> Super
     if not directory.result.is_file() or not directory.config.is_file():
         return None
     kind: Any = type(job)
-    if resume == "never" or config_digest(load_job(kind, directory.config)) != config_digest(job):
-        raise CheckpointError(
-            f"{directory.root} holds the result of another config or run: choose another `name`, or remove it"
-        )
+    if resume == "never":
+        raise CheckpointError(f"{directory.root} holds a result already: choose another `name`, or remove it")
+    require_same_config(load_job(kind, directory.config).model_dump(mode="json"), job, directory.root)
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
 
 

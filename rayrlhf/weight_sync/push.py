@@ -2,50 +2,48 @@
 
     rollout.pause ─▶ learner.send ∥ rollout.receive(version) ─▶ rollout.held ∥ learner.probe ─▶ compare ─▶ resume
 
-Three proofs after every push: the bytes that arrived are those sent (digests); each layer's own kernel computes with
-them (deviations, which find a stale packed copy); and learner and workers agree on a probe's log-probabilities.
+A push that fails half-way is aborted everywhere: what answers to that is healthy and waits, paused, for the next whole
+push; what does not answer is named with the bucket it stopped at. Nobody generates between two versions.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rayrlhf.errors import RunError, WeightSyncError
-from rayrlhf.role_types import HeldWeights, LearnerWorker, RolloutWorker, SentWeights
-from rayrlhf.runtime.worker_group import WorkerGroup, gather, wait_for
+from rayrlhf.errors import DeadlineExceededError, RoleFailedError, RunError, WeightSyncError
+from rayrlhf.role_types import LearnerWorker, RolloutWorker, SyncAddress, SyncInfo
+from rayrlhf.runtime.failures import Failure, FailureKind
+from rayrlhf.runtime.worker_group import Pending, WorkerGroup, first_done, gather, result, wait_for
+from rayrlhf.weight_sync.proof import SyncProof, SyncTolerance, prove
+from rayrlhf.weight_sync.transfer_group import read_marks
 
-LAYER_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-LOGPROB_TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.75}
+ABORT_S = 8.0
+"""How long a healthy end of a transfer may take to let go of it."""
+CONNECT_S = 30.0
+"""How long the ends of a new transfer group may take to meet."""
+
+
+class SyncFailedError(RunError):
+    """A push did not come to its end; `lost` are the rollout workers that are gone, by rank, each with the reason."""
+
+    def __init__(self, message: str, lost: Mapping[int, str]) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 @dataclass(frozen=True, slots=True)
-class SyncProof:
-    """What a successful push showed."""
+class _Connection:
+    """A transfer group and the actors it was built for."""
 
-    version: int
-    size_bytes: int
-    buckets: int
-    max_logprob_difference_nats: float
-    max_layer_deviation: float
-
-
-@dataclass(frozen=True, slots=True)
-class SyncTolerance:
-    """How far apart two right computations may be in this dtype."""
-
-    layer: float
-    logprob_nats: float
-
-    @classmethod
-    def of(cls, dtype: str, logprob_nats: float | None = None) -> SyncTolerance:
-        """The defaults of a dtype, with the log-probability bound overridden where given."""
-        return cls(LAYER_TOLERANCE[dtype], logprob_nats or LOGPROB_TOLERANCE_NATS[dtype])
+    members: tuple[tuple[int, int], ...]
+    where: SyncAddress
 
 
 class WeightSync:
-    """Carries the learner's weights to every rollout worker."""
+    """Carries the learner's weights to rollout workers; builds the transfer group anew when its members change."""
 
     def __init__(
         self,
@@ -61,86 +59,91 @@ class WeightSync:
         self._tolerance = tolerance
         self._timeout_s = timeout_s
         self._probe = tuple(probe)
+        self._connection: _Connection | None = None
+        self._info: SyncInfo | None = None
 
-    def connect(self) -> None:
-        """Build the transfer group; again after any change of members."""
-        timeout_s = self._timeout_s
-        world_size = 1 + len(self._rollout) * self._tensor_parallel
-        opened = [self._learner.start_on(0, LearnerWorker.open_transfer, world_size, timeout_s)]
-        (where,) = gather(opened, timeout_s, "weight sync: open")
-        joins = [
-            self._rollout.start_on(i, RolloutWorker.join_transfer, where, 1 + i * self._tensor_parallel)
-            for i in range(len(self._rollout))
-        ]
-        gather([self._learner.start_on(0, LearnerWorker.join_sender, where), *joins], timeout_s, "weight sync: join")
-        (self._info,) = gather([self._learner.start_on(0, LearnerWorker.sync_info)], timeout_s, "weight sync: describe")
-
-    def push(self, version: int) -> SyncProof:
-        """Bring every rollout worker to `version`. A push that fails ends them: none may answer between two versions.
+    def push(self, version: int, ranks: Sequence[int]) -> SyncProof:
+        """Bring these rollout workers to the learner's weights, called `version`, and prove that they have them.
 
         Raises:
             WeightSyncError: what arrived is not what was sent, or a worker computes with something else.
-            DeadlineExceededError, RoleFailedError: the transfer did not come to an end.
+            SyncFailedError: the transfer did not come to an end. Workers that are not `lost` wait for the next push.
+            RoleFailedError: a learner rank is gone.
 
         """
+        phase = f"weight sync of version {version}"
         try:
-            return self._push(version)
-        except RunError:
-            self._rollout.kill()
+            gather([self._rollout.start_on(rank, RolloutWorker.pause) for rank in ranks], self._timeout_s, phase)
+            return self._push(version, ranks, self._connect(ranks), phase)
+        except WeightSyncError:
+            self._rollout.kill()  # nobody may answer with weights that are not what was sent
             raise
+        except (RoleFailedError, DeadlineExceededError) as error:
+            raise self._abort(ranks, phase, error) from error
 
-    def _push(self, version: int) -> SyncProof:
-        phase, timeout_s = f"weight sync of version {version}", self._timeout_s
-        gather(self._rollout.start(RolloutWorker.pause), timeout_s, phase)
-        receiving = self._rollout.start(RolloutWorker.receive, version, self._info)
-        sending = self._learner.start(LearnerWorker.send)
+    def _connect(self, ranks: Sequence[int]) -> SyncInfo:
+        """Build the transfer group, unless the one that stands has these members."""
+        members = (*self._learner.members([0]), *self._rollout.members(ranks))
+        if self._connection and self._connection.members == members and self._info:
+            return self._info
+        self._connection = None
+        phase, world_size = "weight sync: connect", 1 + len(ranks) * self._tensor_parallel
+        timeout_s = min(CONNECT_S, self._timeout_s)
+        opened = self._learner.start_on(0, LearnerWorker.open_transfer, world_size, timeout_s)
+        (where,) = gather([opened], timeout_s, phase)
+        joins: list[Pending[Any]] = [self._learner.start_on(0, LearnerWorker.join_sender, where)]
+        for place, rank in enumerate(ranks):
+            first = 1 + place * self._tensor_parallel
+            joins.append(self._rollout.start_on(rank, RolloutWorker.join_transfer, where, first))
+        described = self._learner.start_on(0, LearnerWorker.sync_info, self._timeout_s)
+        gather(joins, timeout_s + ABORT_S, phase)
+        (self._info,) = gather([described], timeout_s, phase)
+        self._connection = _Connection(members, where)
+        return self._info
+
+    def _push(self, version: int, ranks: Sequence[int], info: SyncInfo, phase: str) -> SyncProof:
+        timeout_s = self._timeout_s
+        receiving = [self._rollout.start_on(rank, RolloutWorker.receive, version, info) for rank in ranks]
+        sending = self._learner.start(LearnerWorker.send, timeout_s)
         wait_for([*receiving, *sending], timeout_s, phase)
         sent = gather(sending, timeout_s, phase)[0]
-        holding = self._rollout.start(RolloutWorker.held, self._probe)
+        holding = [self._rollout.start_on(rank, RolloutWorker.held, self._probe) for rank in ranks]
         probing = self._learner.start(LearnerWorker.probe, self._probe)
-        gather(self._rollout.start(RolloutWorker.resume), timeout_s, phase)
+        gather([self._rollout.start_on(rank, RolloutWorker.resume) for rank in ranks], timeout_s, phase)
         held, wanted = gather(holding, timeout_s, phase), gather(probing, timeout_s, phase)[0]
-        return prove(version, sent, held, wanted, self._tolerance)
+        return prove(version, sent, dict(zip(ranks, held, strict=True)), wanted, self._tolerance)
+
+    def _abort(self, ranks: Sequence[int], phase: str, error: RunError) -> RunError:
+        """Let every end go; what does not is lost. Returns what to raise."""
+        marks = read_marks(self._connection.where) if self._connection else {}
+        grace_s = ABORT_S if self._connection else CONNECT_S + ABORT_S
+        self._connection = None
+        calls: list[Pending[Any]] = [self._rollout.start_on(rank, RolloutWorker.abort_transfer) for rank in ranks]
+        calls += self._learner.start(LearnerWorker.close_transfer)
+        failed = _failures(calls, grace_s, phase)
+        learner = next((found for call, found in failed if call.role == self._learner.role), None)
+        if learner is not None:
+            return learner
+        lost = {}
+        for call, found in failed:
+            first = 1 + list(ranks).index(call.rank) * self._tensor_parallel
+            at = [marks[r] for r in range(first, first + self._tensor_parallel) if r in marks]
+            lost[call.rank] = f"{phase}: rollout {call.rank} was lost at {min(at, default='no bucket')}: {found}"
+        return SyncFailedError("; ".join(lost.values()) or str(error), lost)
 
 
-def prove(
-    version: int, sent: SentWeights, held: Sequence[HeldWeights], wanted: Sequence[float], tolerance: SyncTolerance
-) -> SyncProof:
-    """Compare what every worker holds with what was sent.
-
-    Raises:
-        WeightSyncError: names worker, rank, version and tensor or layer of the first mismatch.
-
-    """
-    worst_layer = worst_logprob = 0.0
-    for worker, weights in enumerate(held):
-        who = f"rollout worker {worker}, version {version}"
-        if weights.version != version:
-            raise WeightSyncError(f"{who}: it says that it has version {weights.version}")
-        for rank, (digests, deviations) in enumerate(zip(weights.digests, weights.deviations, strict=True)):
-            wrong = [name for name, value in sent.digests.items() if digests.get(name) != value]
-            if wrong:
-                raise WeightSyncError(
-                    f"{who}, rank {rank}: tensor {wrong[0]} is not what was sent ({len(wrong)} wrong)"
-                )
-            layer = max(deviations, key=lambda name: _or_infinite(deviations[name]), default="")
-            worst_layer = max(worst_layer, _or_infinite(deviations.get(layer, 0.0)))
-            if worst_layer > tolerance.layer:
-                raise WeightSyncError(
-                    f"{who}, rank {rank}: layer {layer} does not compute with the weights that were sent "
-                    f"(relative deviation {deviations[layer]:.3g}, allowed {tolerance.layer:g}); a packed copy is stale"
-                )
-        pairs = zip(weights.probe_logprobs, wanted, strict=True)
-        difference = max((_or_infinite(abs(a - b)) for a, b in pairs), default=0.0)
-        worst_logprob = max(worst_logprob, difference)
-        if difference > tolerance.logprob_nats:
-            raise WeightSyncError(
-                f"{who}: log-probabilities of the probe differ from the learner's by {difference:.3g} nats, "
-                f"allowed {tolerance.logprob_nats:g}"
-            )
-    return SyncProof(version, sent.size_bytes, sent.buckets, worst_logprob, worst_layer)
-
-
-def _or_infinite(number: float) -> float:
-    """NaN compares as false with everything, and would pass for small."""
-    return math.inf if math.isnan(number) else number
+def _failures(calls: Sequence[Pending[Any]], grace_s: float, phase: str) -> list[tuple[Pending[Any], RoleFailedError]]:
+    """Calls that fail or have not answered after `grace_s`, each with its error."""
+    failed, waiting, deadline = [], list(calls), time.monotonic() + grace_s
+    while waiting and (done := first_done(waiting, max(0.0, deadline - time.monotonic()))):
+        waiting = [call for call in waiting if call not in done]
+        for call in done:
+            try:
+                result(call, phase)
+            except RoleFailedError as error:
+                failed.append((call, error))
+    for call in waiting:
+        cause = f"no answer within {grace_s:.0f} s of the abort"
+        failure = Failure(FailureKind.HUNG, call.role, call.rank, call.call, phase, cause)
+        failed.append((call, RoleFailedError(str(failure), failure)))
+    return failed

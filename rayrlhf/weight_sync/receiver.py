@@ -20,6 +20,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import _place_kernel_tensors, get_layerwise_info
 
 from rayrlhf.engines.tensor_spec import TensorSpec, cut_buckets, unpack
 from rayrlhf.weight_sync.digests import digest, response
@@ -44,6 +45,7 @@ class BroadcastUpdateInfo(WeightTransferUpdateInfo):
 
     specs: list[tuple[str, str, list[int]]]
     bucket_bytes: int
+    timeout_s: float
 
 
 class BroadcastWeightTransferEngine(WeightTransferEngine[BroadcastInitInfo, BroadcastUpdateInfo]):
@@ -78,7 +80,10 @@ class BroadcastWeightTransferEngine(WeightTransferEngine[BroadcastInitInfo, Broa
         if self._group is None:
             raise RuntimeError("update_weights before init_weight_transfer_engine")
         specs = [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in update_info.specs]
-        for bucket in cut_buckets(specs, update_info.bucket_bytes):
+        self._group.begin(update_info.timeout_s)
+        buckets = cut_buckets(specs, update_info.bucket_bytes)
+        for number, bucket in enumerate(buckets, start=1):
+            self._group.mark(number, len(buckets))
             size = sum(spec.size_bytes for spec in bucket)
             flat = torch.empty(size, dtype=torch.uint8, device=self.device)
             self._group.broadcast(flat)
@@ -86,6 +91,19 @@ class BroadcastWeightTransferEngine(WeightTransferEngine[BroadcastInitInfo, Broa
                 self.digests[name] = digest(tensor)
                 self.expected[name] = response(tensor)
                 self.model.load_weights([(name, tensor)])
+
+    def abort(self) -> None:
+        """Leave a push that failed: put back what was not replaced, so that the next push can start from any state.
+
+        The model may hold parts of two versions now; it stays paused until a whole push has gone through.
+        """
+        self._group = None
+        self.digests, self.expected = {}, {}
+        for layer in self.model.modules():
+            info = get_layerwise_info(layer)
+            if info.can_load() and info.kernel_tensors is not None:
+                _place_kernel_tensors(layer, info)
+            info.reset()
 
     def finish_weight_update(self) -> None:
         """Process what was loaded, then the head: a reload leaves a tied head's packed copy stale."""
@@ -134,6 +152,12 @@ class WorkerExtension:
     """Methods that vLLM mixes into its worker class, reached through `collective_rpc`."""
 
     weight_transfer_engine: BroadcastWeightTransferEngine
+    _weight_update_active: bool
+
+    def abort_transfer(self) -> None:
+        """Leave a push that failed, at whatever point (see `BroadcastWeightTransferEngine.abort`)."""
+        self.weight_transfer_engine.abort()
+        self._weight_update_active = False
 
     def received_digests(self) -> dict[str, int]:
         """Digests of the tensors of the last push, as they arrived."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from rayrlhf.engines.tensor_spec import TensorSpec, unpack
+from rayrlhf.engines.tensor_spec import TensorSpec, cut_buckets, unpack
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.weight_sync.digests import digest
 from rayrlhf.weight_sync.transfer_group import TransferGroup, TransferRendezvous, open_store
@@ -46,15 +46,22 @@ class WeightSender:
         """Rank 0: meet the engines; blocks until all are there."""
         self._group = TransferGroup(rendezvous, 0, self._device, self._store)
 
-    def send(self) -> PushReport:
+    def close(self) -> None:
+        """Leave the group; the engines' own waits end with an error."""
+        self._group = self._store = None
+
+    def send(self, timeout_s: float) -> PushReport:
         """One push. Ranks other than 0 only take part in the gathering and report nothing sent."""
         digests: dict[str, int] = {}
-        size = buckets = 0
-        for specs, flat in self._source.buckets(self._bucket_bytes):
+        size = 0
+        buckets = len(cut_buckets(self.specs, self._bucket_bytes))
+        if self._group:
+            self._group.begin(timeout_s)
+        for number, (specs, flat) in enumerate(self._source.buckets(self._bucket_bytes), start=1):
             if self._group is None:
                 continue
+            self._group.mark(number, buckets)
             self._group.broadcast(flat)
             digests |= {name: digest(tensor) for name, tensor in unpack(specs, flat)}
             size += flat.numel()
-            buckets += 1
         return PushReport(digests, size, buckets)

@@ -1,15 +1,20 @@
 """DeepSpeed with real process groups: ranks, ZeRO stages and micro-batches change nothing but speed."""
 
+import math
+import pickle
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
-from rayrlhf.algorithms.objectives import cross_entropy_objective
+from rayrlhf.algorithms.objectives import LossTerms, cross_entropy_objective
 from rayrlhf.config.sections import LearnerConfig, ModelConfig
+from rayrlhf.errors import CheckpointError
 
 ROWS, WIDTH = 8, 16
 
@@ -34,9 +39,25 @@ def objective(module, rows):
     return cross_entropy_objective(logprobs, mask[rows], float(mask.sum()))
 
 
+def infinite_loss(module, rows):
+    """Its gradients are finite: zero."""
+    return LossTerms(objective(module, rows).loss.clamp(min=math.inf))
+
+
+def infinite_slope(module, rows):
+    """Its loss is finite: zero."""
+    return LossTerms(torch.sqrt(objective(module, rows).loss * 0.0))
+
+
+BAD = {"loss": infinite_loss, "gradient": infinite_slope}
+
+
 @dataclass(frozen=True)
 class Case:
-    """One training run: `steps` updates, from `load` where given, into the folder `out`."""
+    """One training run: `steps` updates, from `load` where given, into the folder `out`.
+
+    Before each of them may come a step that is bad in the last rank's first of several micro-batches only.
+    """
 
     out: str
     stage: int = 0
@@ -45,6 +66,7 @@ class Case:
     steps: int = 3
     load: str = ""
     dtype: str = "float32"
+    bad: tuple[str, ...] = ()
 
 
 def train(rank, world, port, model, cases):
@@ -52,7 +74,7 @@ def train(rank, world, port, model, cases):
     from rayrlhf.engines.process_group import Rendezvous, join
 
     torch.set_num_threads(1)
-    join(Rendezvous("127.0.0.1", port, world), rank)
+    join(Rendezvous("127.0.0.1", port, world, 60.0), rank)
     for case in cases:
         train_case(rank, world, model, case)
 
@@ -60,7 +82,7 @@ def train(rank, world, port, model, cases):
 def train_case(rank, world, model, case):
     from rayrlhf.engines.models import load_policy
     from rayrlhf.engines.training import TrainingEngine
-    from rayrlhf.engines.training_state import load_module_weights, load_optimizer_state, save_training_state
+    from rayrlhf.engines.training_state import load_module_weights, load_optimizer_state, snapshot
     from rayrlhf.engines.weight_source import WeightSource
 
     rate = 0.05 if case.optimizer == "sgd" else 1e-3
@@ -76,15 +98,47 @@ def train_case(rank, world, model, case):
     mine = list(range(ROWS))[rank::world]
     size = -(-len(mine) // case.splits)
     batches = [mine[i : i + size] for i in range(0, len(mine), size)]
-    norms = []
-    for _ in range(case.steps):
+    trace = [agreed(engine, {})]
+    for index in range(case.steps):
+        if case.bad:
+            engine.accumulate(batches, spoiled(case.bad[index], rank == world - 1))
+            engine.accumulate(batches, objective)  # a second objective into the same gradients
+            trace.append(agreed(engine, engine.step()))
         engine.accumulate(batches, objective)
-        norms.append(engine.step()["gradient_norm"])
-    save_training_state(engine, Path(case.out) / "state")
-    weights = WeightSource(module.model).state_dict(1 << 14)
+        trace.append(agreed(engine, engine.step()))
+    result = {
+        "trace": trace,
+        "steps": engine.optimizer_steps,
+        "weights": WeightSource(module.model).state_dict(1 << 14),
+    }
+    taken = snapshot(engine)
+    taken.write(Path(case.out) / "state")
+    engine.accumulate(batches, objective)
+    trace.append(agreed(engine, engine.step()))
+    taken.write(Path(case.out) / "state-written-later")
     if rank == 0:
-        result = {"weights": weights, "norm": norms[0], "steps": engine.optimizer_steps}
         torch.save(result, Path(case.out) / "result.pt")
+
+
+def agreed(engine, metrics):
+    """What every rank says about a step and the weights after it."""
+    from rayrlhf.engines.training_state import weights_digest
+
+    mine = {"digest": weights_digest(engine), **metrics}
+    said = [None] * engine.world_size
+    dist.all_gather_object(said, repr(mine))
+    assert len(set(said)) == 1, said
+    return mine
+
+
+def spoiled(kind, here):
+    calls = []
+
+    def objective_of_a_bad_step(module, rows):
+        calls.append(rows)
+        return (BAD[kind] if here and len(calls) == 1 else objective)(module, rows)
+
+    return objective_of_a_bad_step
 
 
 SGD = {
@@ -99,6 +153,13 @@ SAVED = {"g": (2, 3), "h": (1, 2), "i": (2, 2)}
 LOADED = {"g": (1, 0), "h": (2, 3), "i": (2, 2)}
 HALF = {"j": (1, 1), "k": (2, 2), "l": (2, 3)}
 """bfloat16 weights with float32 masters: name, (ranks, ZeRO stage)."""
+SKIPPED = {
+    f"ZeRO {stage}, {dtype}, ranks {world}": (world, stage, dtype)
+    for world in (1, 2)
+    for dtype, stages in {"float32": (0, 1, 2, 3), "bfloat16": (1, 2, 3)}.items()
+    for stage in stages
+}
+"""Runs with bad steps between good ones: name, (ranks, ZeRO stage, dtype)."""
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +171,21 @@ def results(tiny_policy, tmp_path_factory):
     second += [(w, Case(f"{n}-same", s, 1, "adamw", 1, n)) for n, (w, s) in SAVED.items()]
     first += [(w, Case(n, s, 2, "adamw", dtype="bfloat16")) for n, (w, s) in HALF.items()]
     second += [(w, Case(f"{n}-same", s, 2, "adamw", 1, n, "bfloat16")) for n, (w, s) in HALF.items()]
+    for name, (w, stage, dtype) in SKIPPED.items():
+        good = Case(name, stage, 2, "adamw", 2, dtype=dtype)
+        first += [(w, good), (w, replace(good, out=f"{name}-bad", bad=("loss", "gradient")))]
     for cases in (first, second):
         for world in (1, 2):
             mine = [located(case, root) for w, case in cases if w == world]
             mp.spawn(train, (world, free_port(), str(tiny_policy), mine), nprocs=world)
-    return {folder.name: torch.load(folder / "result.pt") for folder in root.iterdir()}
+    return {folder.name: torch.load(folder / "result.pt") | saved(folder) for folder in root.iterdir()}
+
+
+def saved(folder):
+    """The bytes of every shard."""
+    return {
+        kind: {f.name: f.read_bytes() for f in (folder / kind).iterdir()} for kind in ("state", "state-written-later")
+    }
 
 
 def located(case, root):
@@ -129,7 +200,7 @@ def relative(a, b):
 @pytest.mark.parametrize("name", SGD)
 def test_ranks_zero_stage_and_micro_batches_change_no_gradient_and_no_weight(results, name):
     result, reference = results[SGD[name][1].out], results["a"]
-    assert result["norm"] == pytest.approx(reference["norm"], rel=1e-5)
+    assert result["trace"][1]["gradient_norm"] == pytest.approx(reference["trace"][1]["gradient_norm"], rel=1e-5)
     assert relative(result["weights"], reference["weights"]) < 1e-5
 
 
@@ -152,27 +223,82 @@ def test_bfloat16_training_goes_on_from_its_float32_masters(results, name):
     assert relative({key: value.float() for key, value in after["weights"].items()}, reference) < 0.02
 
 
-def nan_gradient(_, port, model, stage, folder):
-    from rayrlhf.algorithms.objectives import LossTerms
-    from rayrlhf.engines.models import load_policy
-    from rayrlhf.engines.process_group import Rendezvous, join
-    from rayrlhf.engines.training import TrainingEngine
-    from rayrlhf.errors import NumericalError
-
-    def objective(module, ids):
-        logprobs = module(ids, torch.ones_like(ids, dtype=torch.float32))[0]
-        return LossTerms(torch.sqrt(logprobs.sum() * 0.0))  # finite, with an infinite slope
-
-    join(Rendezvous("127.0.0.1", port, 1), 0)
-    engine = TrainingEngine(load_policy(ModelConfig(path=model)), LearnerConfig(zero_stage=stage), "float32")
-    engine.accumulate([torch.tensor([[5, 6, 7]])], objective)
-    with pytest.raises(NumericalError, match="gradient norm of optimizer step 1 is"):
-        engine.step()
+@pytest.mark.parametrize("name", SKIPPED)
+def test_a_bad_loss_or_gradient_on_one_rank_is_as_if_the_step_had_never_been(results, name):
+    result, reference = results[f"{name}-bad"], results[name]
+    digests = [step["digest"] for step in result["trace"]]
+    start, first, second, third = (step["digest"] for step in reference["trace"])
+    assert digests == [start, start, first, first, second, third]
+    assert result["steps"] == reference["steps"] == 2
+    assert result["state"] == reference["state"]
 
 
-@pytest.mark.parametrize("stage", [0, 2])
-def test_a_gradient_that_is_not_a_number_is_an_error(tiny_policy, tmp_path, stage):
-    mp.spawn(nan_gradient, (free_port(), str(tiny_policy), stage, tmp_path), nprocs=1)
+@pytest.mark.parametrize("name", SKIPPED)
+def test_a_skipped_update_is_reported(results, name):
+    _, first, good, second, *_ = results[f"{name}-bad"]["trace"]
+    for bad in (first, second):
+        assert not math.isfinite(bad["gradient_norm"])
+        assert (bad["skipped_updates"], bad["learning_rate"]) == (1.0, 1e-3)
+    assert math.isfinite(good["gradient_norm"])
+    assert good["skipped_updates"] == 0.0
+
+
+def test_the_digest_of_the_weights_depends_on_neither_ranks_nor_zero_stage(results):
+    starts = [results[case.out]["trace"][0]["digest"] for _, case in SGD.values()]
+    assert len(set(starts)) == 1
+    assert len({step["digest"] for step in results["a"]["trace"]}) == 5
+
+
+def test_training_between_snapshot_and_write_changes_no_file(results):
+    for name, result in results.items():
+        assert result["trace"][-1]["digest"] != result["trace"][-2]["digest"], name
+        assert result["state"] == result["state-written-later"], name
+
+
+@pytest.fixture
+def module_and_shards(tmp_path):
+    from rayrlhf.engines.training_state import TrainingSnapshot
+
+    module = nn.Linear(2, 2)
+    names = [f"weight/{name}" for name, _ in module.named_parameters()]
+    tensors = {name: p.detach().clone() for name, p in zip(names, module.parameters(), strict=True)}
+    return module, [
+        TrainingSnapshot({name: tensors[name]}, rank, 2, 0).write(tmp_path) for rank, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: pickle.dumps({"weight": 1}), lambda b: b[:-4], lambda b: b[:20], lambda b: b""]
+)
+def test_a_shard_that_is_not_safetensors_is_refused_and_not_unpickled(module_and_shards, damage):
+    from rayrlhf.engines.training_state import load_module_weights
+
+    module, (_, shard) = module_and_shards
+    load_module_weights(module, shard.parent)
+    shard.write_bytes(damage(shard.read_bytes()))
+    with pytest.raises(
+        CheckpointError, match=f"{shard.name}: not a safetensors file .*; checkpoints are never unpickled"
+    ):
+        load_module_weights(module, shard.parent)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_an_incomplete_set_of_shards_is_refused(module_and_shards, lost):
+    from rayrlhf.engines.training_state import load_module_weights
+
+    module, shards = module_and_shards
+    shards[lost].unlink()
+    with pytest.raises(CheckpointError, match=f"the shard {shards[lost].name} is missing"):
+        load_module_weights(module, shards[0].parent)
+
+
+def test_shards_of_two_sets_are_refused(module_and_shards):
+    from rayrlhf.engines.training_state import TrainingSnapshot, load_module_weights
+
+    module, shards = module_and_shards
+    TrainingSnapshot({}, 0, 1, 0).write(shards[0].parent)
+    with pytest.raises(CheckpointError, match=r"shard-00000-of-00001\.safetensors is of another set"):
+        load_module_weights(module, shards[0].parent)
 
 
 def test_adamw_under_zero_takes_the_steps_that_torch_takes(results, tiny_policy):

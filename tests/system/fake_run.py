@@ -1,18 +1,24 @@
 """The loop over fake roles, for tests of its orchestration."""
 
+import itertools
+from pathlib import Path
+
 import ray
 
 from rayrlhf.data.prompts import PromptSet
 from rayrlhf.loop.checkpoint import CheckpointStore
-from rayrlhf.loop.progress import Progress, config_digest
-from rayrlhf.loop.rlhf_loop import RLHFLoop, Roles
-from rayrlhf.loop.stream import RolloutStream
+from rayrlhf.loop.roles import Roles, start_training
+from rayrlhf.observability.display import Display
+from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.timeline import Timeline
+from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import WorkerGroup, gather
+from rayrlhf.stages.resume import resume_point
+from rayrlhf.stages.rl import RLInputs, RunWatch, build_loop
+from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.types import Message, Prompt
-from rayrlhf.weight_sync.push import SyncTolerance, WeightSync
 from tests.system import jobs
-from tests.system.fake_roles import FakeLearner, FakeReward, FakeRollout
+from tests.system.fake_roles import FakeCritic, FakeLearner, FakeReference, FakeReward, FakeRollout
 
 
 class Memory:
@@ -25,45 +31,69 @@ class Memory:
         self.rows.append((step, dict(metrics)))
 
 
-class FakeRun:
-    """A loop over fakes; `sections` change the job, `faults` a role's behaviour as {role: (rank, method, what)}."""
+def prompts(count=10, poison=None):
+    ids = [str(i) if i != poison else "poison" for i in range(count)]
+    return PromptSet(tuple(Prompt(i, (Message(role="user", content=i),), (1, 2, 3)) for i in ids), ())
 
-    def __init__(self, folder, progress=None, tensors=3, faults=None, **sections):
+
+class FakeRun:
+    """A loop over fakes; `sections` change the job, `faults` a role's behaviour as {role: (rank, method, what, …)}.
+
+    A fault belongs to the rank's first actor; its successors are well. `always` makes it theirs too.
+    """
+
+    def __init__(self, folder, tensors=3, faults=None, work_s=0.0, always=False, watcher=None, poison=None, **sections):
         folder.mkdir(parents=True, exist_ok=True)
         self.job = jobs.make(folder, folder, **sections)
-        self.faults, self.tensors = faults or {}, tensors
-        rollout = self._group("rollout", FakeRollout, self.job.rollout.workers)
-        learner = self._group("learner", FakeLearner, self.job.learner.ranks)
-        self.roles = Roles(rollout, self._group("reward", FakeReward, 1), learner, None, None)
-        prompts = PromptSet(
-            tuple(Prompt(str(i), (Message(role="user", content=str(i)),), (1, 2, 3)) for i in range(10)), ()
+        self.faults, self.settings, self.always = faults or {}, (tensors, work_s), always
+        self.directory = RunDirectory(Path(self.job.run.directory) / self.job.name)
+        chosen = prompts(poison=poison)
+        self.resumed_from, self.progress = resume_point(self.job, self.directory, chosen, "auto")
+        self.directory.create(self.job)
+        journal, job = str(self.directory.trajectories), self.job
+        critic = self._group("critic", FakeCritic, job.critic.ranks) if job.has_critic else None
+        reference = self._group("reference", FakeReference, job.reference.workers) if job.has_reference else None
+        self.roles = Roles(
+            self._group("rollout", FakeRollout, job.rollout.workers, journal),
+            self._group("reward", FakeReward, job.reward.workers),
+            self._group("learner", FakeLearner, job.learner.ranks, journal),
+            reference,
+            critic,
         )
-        job = self.job
+        gather([call for group in self.roles.all for call in group.start_ready()], 60, "start")
+        start_training(self.roles.training, self.resumed_from, 60.0)
+        inputs = RLInputs(chosen, (), self.directory, self.resumed_from, self.progress)
+        self.interruption = Interruption(job.recovery.grace_s)
+        watch = RunWatch(
+            Display(job.run.steps, 10**9), Timeline(watcher=watcher), EventLog(self.directory.events), self.interruption
+        )
+        self.loop = build_loop(job, inputs, self.roles, watch)
         self.memory = Memory()
-        self.store = CheckpointStore(folder / "checkpoints", job.checkpoint.keep, config_digest(job))
-        self.loop = RLHFLoop(
-            job,
-            self.roles,
-            RolloutStream(rollout, prompts, job.rollout, job.seed, job.run.steps),
-            WeightSync(learner, rollout, 1, SyncTolerance.of("float32"), job.weight_sync.timeout_s, (1, 2, 3)),
-            self.store,
-            [self.memory],
-            Timeline(),
-            progress or Progress(0, 0, job.algorithm.kl_coefficient),
-        )
+        self.loop.trackers = [self.loop.trackers[0], self.memory]
+        self.store = CheckpointStore(self.directory.checkpoints, job.checkpoint.keep, {})
 
-    def _group(self, role, cls, count):
+    def _group(self, role, cls, count, *args):
         fault = self.faults.get(role)
-        actors = [
-            ray.remote(cls).options(num_cpus=0).remote(r, fault[1:] if fault and fault[0] == r else None, self.tensors)
-            for r in range(count)
-        ]
-        group = WorkerGroup(role, actors)
-        gather(group.start_ready(), 60, "start")
-        return group
+        lives = {rank: itertools.count() for rank in range(count)}
+
+        def make(rank):
+            first = next(lives.setdefault(rank, itertools.count())) == 0 or self.always
+            mine = (*fault[1:], 1)[:3] if fault and fault[0] == rank and first else None
+            groups = getattr(cls, "CONCURRENCY", None)
+            remote = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
+            return remote.options(num_cpus=0).remote(*args, rank, mine, *self.settings)
+
+        return WorkerGroup(role, make, count)
 
     def ask(self, group, method):
-        return ray.get([getattr(actor, method).remote() for actor in group._actors], timeout=30)
+        return ray.get([getattr(group._actors[rank], method).remote() for rank in group.live], timeout=30)
 
     def calls(self, group):
         return [call for calls in self.ask(group, "seen") for call in calls]
+
+    def history(self):
+        """(state, what was learned) of learner rank 0."""
+        return self.ask(self.roles.learner, "history")[0]
+
+    def events(self):
+        return jobs.events(self.directory)

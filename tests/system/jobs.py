@@ -43,5 +43,10 @@ def make(folder: Path, policy, **sections) -> RLJob:
     return validate_job(RLJob, values(folder, policy, **sections))
 
 
+def events(directory):
+    path = directory.events
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
 def metrics(folder: Path, name: str = "run"):
     return [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,95 @@
+"""Saves that do not hold the loop: copy to host memory, then write while the run goes on, then the manifest.
+
+begin ──▶ all ranks copy (the loop waits) ──▶ all ranks write (it does not) ──▶ poll: all written ──▶ manifest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayrlhf.errors import RecoveryError
+from rayrlhf.loop.checkpoint import CheckpointStore
+from rayrlhf.loop.progress import Progress
+from rayrlhf.loop.roles import Roles, checkpoint_part
+from rayrlhf.observability.events import EventLog
+from rayrlhf.role_types import SavedFile, Trainer
+from rayrlhf.runtime.failures import FULL_DISK, Failure
+from rayrlhf.runtime.worker_group import Pending, failure_of, first_done, gather
+
+MAX_FAILED_SAVES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Save:
+    folder: Path
+    progress: Progress
+    in_flight: tuple[str, ...]
+    writing: list[tuple[str, Pending[list[SavedFile]]]]
+
+
+class CheckpointSaver:
+    """At most one save at a time."""
+
+    def __init__(self, roles: Roles, store: CheckpointStore, events: EventLog) -> None:
+        self._roles, self._store, self._events = roles, store, events
+        self._save: _Save | None = None
+        self._failed = 0
+        self.saved_step = -1
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save is being written."""
+        return self._save is not None
+
+    def copies(self) -> list[Pending[None]]:
+        """Every training rank copies its state; wait for these, then `write`."""
+        return [call for group in self._roles.training for call in group.start(Trainer.snapshot)]
+
+    def write(self, progress: Progress, in_flight: Sequence[str]) -> None:
+        """Let the ranks write what they copied."""
+        folder = self._store.begin(progress.step)
+        writing = []
+        for group in self._roles.training:
+            part = checkpoint_part(group.role)
+            for call in group.start(Trainer.write_snapshot, str(folder / part)):
+                writing.append((part, call))
+        self._save = _Save(folder, progress, tuple(in_flight), writing)
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """Finish the save if all is written; give it up if a rank failed.
+
+        Raises:
+            RecoveryError: the disk is full, or saving has failed again and again.
+
+        """
+        save = self._save
+        if save is None:
+            return
+        calls = [call for _, call in save.writing]
+        done = first_done(calls, timeout_s)
+        failure = next((f for call in done if (f := failure_of(call, "checkpoint")) is not None), None)
+        if failure is not None:
+            self._give_up(save, failure)
+        elif len(done) == len(calls):
+            files = {
+                f"{part}/{file.name}": file
+                for (part, _), written in zip(save.writing, gather(calls, 60, "checkpoint"), strict=True)
+                for file in written
+            }
+            self._store.complete(save.folder, save.progress, files, save.in_flight)
+            self._save, self._failed, self.saved_step = None, 0, save.progress.step
+
+    def abandon(self) -> None:
+        """Forget a save whose ranks are gone; without a manifest it does not exist."""
+        self._save = None
+
+    def _give_up(self, save: _Save, failure: Failure) -> None:
+        self._save = None
+        self._failed += 1
+        self._events.record("save_failed", f"{save.folder.name} was not saved: {failure}", step=save.progress.step)
+        if failure.os_errno in FULL_DISK or self._failed >= MAX_FAILED_SAVES:
+            raise RecoveryError(
+                f"{save.folder} cannot be written: {failure}. Make room, then go on with --resume auto: nothing is lost"
+            )

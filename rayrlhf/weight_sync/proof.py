@@ -1,0 +1,84 @@
+"""The three proofs of a push, as plain comparisons.
+
+The bytes that arrived are those sent (digests); each layer's own kernel computes with them (deviations, which find a
+stale packed copy); and learner and workers agree on a probe's log-probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rayrlhf.errors import WeightSyncError
+from rayrlhf.role_types import HeldWeights, SentWeights
+
+LAYER_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+LOGPROB_TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.75}
+
+
+@dataclass(frozen=True, slots=True)
+class SyncProof:
+    """What a successful push showed."""
+
+    version: int
+    size_bytes: int
+    buckets: int
+    max_logprob_difference_nats: float
+    max_layer_deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class SyncTolerance:
+    """How far apart two right computations may be in this dtype."""
+
+    layer: float
+    logprob_nats: float
+
+    @classmethod
+    def of(cls, dtype: str, logprob_nats: float | None = None) -> SyncTolerance:
+        """The defaults of a dtype, with the log-probability bound overridden where given."""
+        return cls(LAYER_TOLERANCE[dtype], logprob_nats or LOGPROB_TOLERANCE_NATS[dtype])
+
+
+def prove(
+    version: int, sent: SentWeights, held: Mapping[int, HeldWeights], wanted: Sequence[float], tolerance: SyncTolerance
+) -> SyncProof:
+    """Compare what every worker (by rank) holds with what was sent.
+
+    Raises:
+        WeightSyncError: names worker, rank, version and tensor or layer of the first mismatch.
+
+    """
+    worst_layer = worst_logprob = 0.0
+    for worker, weights in held.items():
+        who = f"rollout worker {worker}, version {version}"
+        if weights.version != version:
+            raise WeightSyncError(f"{who}: it says that it has version {weights.version}")
+        for rank, (digests, deviations) in enumerate(zip(weights.digests, weights.deviations, strict=True)):
+            wrong = [name for name, value in sent.digests.items() if digests.get(name) != value]
+            if wrong:
+                raise WeightSyncError(
+                    f"{who}, rank {rank}: tensor {wrong[0]} is not what was sent ({len(wrong)} wrong)"
+                )
+            layer = max(deviations, key=lambda name: _or_infinite(deviations[name]), default="")
+            worst_layer = max(worst_layer, _or_infinite(deviations.get(layer, 0.0)))
+            if worst_layer > tolerance.layer:
+                raise WeightSyncError(
+                    f"{who}, rank {rank}: layer {layer} does not compute with the weights that were sent "
+                    f"(relative deviation {deviations[layer]:.3g}, allowed {tolerance.layer:g}); a packed copy is stale"
+                )
+        pairs = zip(weights.probe_logprobs, wanted, strict=True)
+        difference = max((_or_infinite(abs(a - b)) for a, b in pairs), default=0.0)
+        worst_logprob = max(worst_logprob, difference)
+        if difference > tolerance.logprob_nats:
+            raise WeightSyncError(
+                f"{who}: log-probabilities of the probe differ from the learner's by {difference:.3g} nats, "
+                f"allowed {tolerance.logprob_nats:g}"
+            )
+    return SyncProof(version, sent.size_bytes, sent.buckets, worst_logprob, worst_layer)
+
+
+def _or_infinite(number: float) -> float:
+    """NaN compares as false with everything, and would pass for small."""
+    return math.inf if math.isnan(number) else number
