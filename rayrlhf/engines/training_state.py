@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,18 @@ class TrainingSnapshot:
     optimizer_steps: int
 
     def write(self, folder: Path) -> Path:
-        """Write this rank's shard, durably, and return its path. No collective; any thread may call it."""
+        """Write this rank's shard into a local folder, durably, and return its path. Any thread may call it.
+
+        Raises:
+            OSError: with its errno, such as that of a full disk.
+
+        """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / _shard_name(self.rank, self.world_size)
-        save_file(self.tensors, path, metadata={"optimizer_steps": str(self.optimizer_steps)})
+        try:
+            save_file(self.tensors, path, metadata={"optimizer_steps": str(self.optimizer_steps)})
+        except SafetensorError as error:
+            raise _os_error(error, path) from None
         for changed in (path, folder):
             descriptor = os.open(changed, os.O_RDONLY)
             try:
@@ -73,7 +82,7 @@ def weights_digest(engine: TrainingEngine) -> str:
     """SHA-256 in hexadecimal of all full fp32 weights in the order of their names; all ranks call it, all get it."""
     digest = hashlib.sha256()
     for _, parameter in sorted(_parameters(engine)):
-        digest.update(_host_copy(_full(engine, parameter, None)).numpy())
+        digest.update(_host_copy(_full(engine, parameter, None)).numpy().data)
     return digest.hexdigest()
 
 
@@ -183,6 +192,12 @@ def _open(file: Path) -> Any:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
         raise CheckpointError(f"{file}: not a safetensors file ({error}); checkpoints are never unpickled") from None
+
+
+def _os_error(error: SafetensorError, path: Path) -> Exception:
+    """What the system said: safetensors gives its number in the message only. Other errors stay as they are."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else error
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -72,6 +72,7 @@ class RLHFLoop:
     def run(self) -> Progress:
         """All steps that are left, then the export; returns the final progress."""
         self.supervisor.on_look_up = self.saver.poll
+        self.supervisor.census.take()
         self._furthest = self.progress.step
         while True:
             try:
@@ -259,5 +260,6 @@ class RLHFLoop:
         record.metrics["rollout/response_tokens"] = tokens
         record.metrics["rollout/tokens_per_s"] = tokens / max(record.metrics["time/rollout_s"], 1e-9)
         record.metrics["rollout/staleness_steps"] = self.progress.version - 1 - oldest
+        record.metrics |= self.supervisor.census.take()
         for tracker in self.trackers:
             tracker.log(self.progress.step, record.metrics, record.samples)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rayrlhf.errors import RecoveryError, RoleFailedError, RunError
+from rayrlhf.loop.census import Census
 from rayrlhf.loop.roles import Roles, start_training
 from rayrlhf.loop.watchdog import Watchdog
 from rayrlhf.observability.events import EventLog
@@ -79,6 +80,7 @@ class Supervisor:
     events: EventLog
     interruption: Interruption
     watchdog: Watchdog
+    census: Census
     on_look_up: Callable[[], None] = lambda: None
     _joining: dict[tuple[str, int], Pending[Any]] = field(default_factory=dict)
     _unproven: set[int] = field(default_factory=set)
@@ -138,6 +140,7 @@ class Supervisor:
             except RoleFailedError as error:
                 failure = error.failure
                 continue
+            self.census.take()
             took_s = time.monotonic() - started
             where = folder.name if folder else "the beginning"
             self._recovered(failure.role, failure.rank, took_s, f"training goes on from {where}")
@@ -241,6 +244,7 @@ class Supervisor:
     def _admit(self, role: str, rank: int) -> None:
         self.roles.of(role).admit(rank)
         if (lost_at := self._lost_at.pop((role, rank), None)) is not None:
+            self.census.take()
             self._recovered(role, rank, time.monotonic() - lost_at, "back")
 
     def _recovered(self, role: str, rank: int, took_s: float, how: str) -> None:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rayrlhf.loop.roles import Roles
+from rayrlhf.loop.census import Census
 from rayrlhf.observability.events import EventLog
-from rayrlhf.role_types import Vitals
 from rayrlhf.runtime.processes import start_stacks
 from rayrlhf.runtime.worker_group import Pending, collect
 
@@ -23,18 +22,13 @@ STACKS_S = 15.0
 class Watchdog:
     """Reports a stall after `stall_s` seconds in which no call has answered, and before a late worker is ended."""
 
-    def __init__(self, roles: Roles, folder: Path | None, stall_s: float, events: EventLog) -> None:
-        self._roles, self._folder, self._stall_s, self._events = roles, folder, stall_s, events
-        self._vitals: dict[tuple[str, int], Vitals] = {}
+    def __init__(self, census: Census, folder: Path, stall_s: float, events: EventLog) -> None:
+        self._census, self._folder, self._stall_s, self._events = census, folder, stall_s, events
         self._phase, self._since, self._reported = "", time.monotonic(), False
 
     def begin(self, phase: str) -> None:
         """Another wait begins."""
         self._phase, self._since, self._reported = phase, time.monotonic(), False
-
-    def knows(self, role: str, rank: int, vitals: Vitals) -> None:
-        """Where a worker's process is."""
-        self._vitals[role, rank] = vitals
 
     def looked(self, waiting: Sequence[Pending[Any]], *, answered: bool, late: bool) -> None:
         """Called at every look-up of the wait."""
@@ -48,15 +42,14 @@ class Watchdog:
     def _report(self, waiting: Sequence[Pending[Any]]) -> None:
         culprits = ", ".join(str(call) for call in waiting[:5]) + (" …" if len(waiting) > 5 else "")
         message = f"{self._phase}: no answer for {time.monotonic() - self._since:.0f} s; waiting for {culprits}"
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"{time.strftime('%Y%m%d-%H%M%S')}.txt"
-            path.write_text(f"{message}\n\n{self._stacks()}\n", encoding="utf-8")
-            message += f" (stacks of all roles: {path})"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{time.strftime('%Y%m%d-%H%M%S')}.txt"
+        path.write_text(f"{message}\n\n{self._stacks()}\n", encoding="utf-8")
+        message += f" (stacks of all roles: {path})"
         self._events.record("stall", message, waiting=[str(call) for call in waiting])
 
     def _stacks(self) -> str:
-        asked = {key: start_stacks(v.node, v.pid) for key, v in self._vitals.items()}
+        asked = {key: start_stacks(v.node, v.pid) for key, v in self._census.vitals.items()}
         texts = collect(list(asked.values()), STACKS_S)
         parts = []
         for (role, rank), text in zip(asked, texts, strict=True):

@@ -6,25 +6,31 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+Watcher = Callable[[str, int], None]
 
 
 class Timeline:
     """The spans of one process."""
 
-    def __init__(self, role: str = "driver", watcher: Callable[[str, int], None] | None = None) -> None:
+    def __init__(self, role: str = "driver", watchers: Sequence[Watcher] = ()) -> None:
         self._role = role
-        self._watcher = watcher
+        self._watchers = list(watchers)
         self._events: list[dict[str, Any]] = []
+
+    def watch(self, watcher: Watcher) -> None:
+        """Let `watcher(name, step)` hear of every span as it begins."""
+        self._watchers.append(watcher)
 
     @contextmanager
     def span(self, name: str, step: int) -> Iterator[None]:
         """Record how long the block took."""
-        if self._watcher:
-            self._watcher(name, step)
+        for watcher in self._watchers:
+            watcher(name, step)
         started = time.time()
         try:
             yield

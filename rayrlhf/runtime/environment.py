@@ -11,6 +11,11 @@ def set_variables(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
+def planned_faults() -> str:
+    """Faults that a test asks for (see `runtime/faults.py`)."""
+    return os.environ.get("RAYRLHF_FAULTS", "[]")
+
+
 def node_cores() -> int:
     """The cores this process may run on."""
     return len(os.sched_getaffinity(0))

@@ -198,6 +198,15 @@ def failure_of(pending: Pending[Any], phase: str) -> Failure | None:
     return None
 
 
+def answers(pending: Sequence[Pending[T]], timeout_s: float) -> list[tuple[Pending[T], T]]:
+    """What those answered that did so within `timeout_s` and without a failure."""
+    if not pending:
+        return []
+    by_ref = {call.ref: call for call in pending}
+    ready, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=timeout_s)
+    return [(by_ref[ref], value) for ref in ready if (value := _or_none(ref)) is not None]
+
+
 def collect(refs: Sequence[Any], timeout_s: float) -> list[Any]:
     """Results of plain tasks in order; None for what failed or was late."""
     ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=timeout_s) if refs else ([], [])

@@ -20,6 +20,7 @@ from rayrlhf.engines.models import (
     require_same_vocabulary,
     require_weights,
 )
+from rayrlhf.loop.census import Census
 from rayrlhf.loop.checkpoint import CheckpointStore
 from rayrlhf.loop.progress import Progress
 from rayrlhf.loop.rlhf_loop import RLHFLoop
@@ -40,6 +41,7 @@ from rayrlhf.roles.reward import RewardRole
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
 from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect, count_nodes
 from rayrlhf.runtime.failures import FailurePolicy
+from rayrlhf.runtime.faults import FaultInjector
 from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import create_group, gather
 from rayrlhf.stages.resume import resume_point
@@ -107,7 +109,7 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     check_feasible(bundles)
     inputs.directory.create(job)
     display = Display(job.run.steps, job.run.sample_every_steps)
-    timeline = Timeline(watcher=display.phase)
+    timeline = Timeline(watchers=[display.phase])
     placement = Placement(bundles)
     interruption = Interruption(job.recovery.grace_s)
     try:
@@ -179,6 +181,8 @@ def build_loop(job: RLJob, inputs: RLInputs, roles: Roles, watch: RunWatch) -> R
     store = CheckpointStore(
         directory.checkpoints, job.checkpoint.keep, job.model_dump(mode="json"), inputs.prompts.digest
     )
+    census = Census(roles)
+    watch.timeline.watch(FaultInjector.from_environment(census.pid_of).phase)
     supervisor = Supervisor(
         roles,
         weight_sync(job, roles, inputs.prompts),
@@ -186,7 +190,8 @@ def build_loop(job: RLJob, inputs: RLInputs, roles: Roles, watch: RunWatch) -> R
         job.run.start_timeout_s,
         watch.events,
         watch.interruption,
-        Watchdog(roles, directory.stacks, recovery.stall_s, watch.events),
+        Watchdog(census, directory.stacks, recovery.stall_s, watch.events),
+        census,
     )
     return RLHFLoop(
         job,

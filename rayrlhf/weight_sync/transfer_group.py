@@ -7,6 +7,7 @@ store which bucket it has come to, so that whoever stops can be named.
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,10 +41,11 @@ def open_store(address: str, world_size: int, timeout_s: float) -> dist.TCPStore
 def read_marks(where: SyncAddress) -> dict[int, str]:
     """The bucket that each rank has come to, in words; empty when the sender's store is gone."""
     try:
+        socket.create_connection((where.address, where.port), timeout=2).close()  # torch reports a refusal at length
         store = dist.TCPStore(where.address, where.port, None, is_master=False, timeout=timedelta(seconds=2))
         found = {rank: f"{MARK}/{rank}" for rank in range(where.world_size)}
         return {rank: store.get(key).decode() for rank, key in found.items() if store.check([key])}
-    except dist.DistError:
+    except (OSError, dist.DistError):
         return {}
 
 

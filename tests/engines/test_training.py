@@ -1,7 +1,9 @@
 """DeepSpeed with real process groups: ranks, ZeRO stages and micro-batches change nothing but speed."""
 
+import errno
 import math
 import pickle
+import resource
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,6 +282,19 @@ def test_a_shard_that_is_not_safetensors_is_refused_and_not_unpickled(module_and
         CheckpointError, match=f"{shard.name}: not a safetensors file .*; checkpoints are never unpickled"
     ):
         load_module_weights(module, shard.parent)
+
+
+def test_a_failed_write_says_which_error_of_the_system_it_was(tmp_path):
+    from rayrlhf.engines.training_state import TrainingSnapshot
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"shard-00000-of-00001\.safetensors") as caught:
+            TrainingSnapshot({"weight/a": torch.zeros(1000)}, 0, 1, 0).write(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
 
 
 @pytest.mark.parametrize("lost", [0, 1])

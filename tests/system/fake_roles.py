@@ -141,6 +141,7 @@ class FakeTrainer(FakeRole):
 
     state = "initial"
     learned = ()
+    states: ClassVar = {}
 
     def address(self):
         return "127.0.0.1", 1
@@ -158,6 +159,7 @@ class FakeTrainer(FakeRole):
         assert [id_ for id_, _ in rows] == [id_ for id_, _ in rewards]
         self.state = hashlib.sha256(f"{self.state}{request.step}{rows}{rewards}".encode()).hexdigest()
         self.learned = (*self.learned, (request.step + 1, [id_ for id_, _ in rows]))
+        self.states = {**self.states, request.step + 1: self.state}
         return {
             "reward/failed_share": self.failed_share,
             "kl/sequence_nats": 12.0,
@@ -178,6 +180,9 @@ class FakeTrainer(FakeRole):
         file = Path(folder) / f"shard-{self.rank}"
         file.write_text(self.copy)
         return [SavedFile(file.name, len(self.copy), hashlib.sha256(self.copy.encode()).hexdigest())]
+
+    def by_step(self):
+        return self.states
 
     def history(self):
         return self.state, self.learned

@@ -42,7 +42,7 @@ class FakeRun:
     A fault belongs to the rank's first actor; its successors are well. `always` makes it theirs too.
     """
 
-    def __init__(self, folder, tensors=3, faults=None, work_s=0.0, always=False, watcher=None, poison=None, **sections):
+    def __init__(self, folder, tensors=3, faults=None, work_s=0.0, always=False, watchers=(), poison=None, **sections):
         folder.mkdir(parents=True, exist_ok=True)
         self.job = jobs.make(folder, folder, **sections)
         self.faults, self.settings, self.always = faults or {}, (tensors, work_s), always
@@ -65,7 +65,10 @@ class FakeRun:
         inputs = RLInputs(chosen, (), self.directory, self.resumed_from, self.progress)
         self.interruption = Interruption(job.recovery.grace_s)
         watch = RunWatch(
-            Display(job.run.steps, 10**9), Timeline(watcher=watcher), EventLog(self.directory.events), self.interruption
+            Display(job.run.steps, 10**9),
+            Timeline(watchers=watchers),
+            EventLog(self.directory.events),
+            self.interruption,
         )
         self.loop = build_loop(job, inputs, self.roles, watch)
         self.memory = Memory()

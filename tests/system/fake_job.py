@@ -1,0 +1,25 @@
+"""`python -m tests.system.fake_job FOLDER STEPS`: the fake PPO run of the kill matrix, resumed where it is."""
+
+import sys
+from pathlib import Path
+
+import ray
+
+from tests.system.fake_run import FakeRun
+
+SECTIONS = {
+    "algorithm": {"kind": "ppo"},
+    "rollout": {"workers": 2},
+    "learner": {"ranks": 2},
+    "checkpoint": {"every_steps": 2},
+    "recovery": {"backoff_s": 0.1},
+}
+
+
+def make(folder, steps):
+    return FakeRun(folder, work_s=0.05, **SECTIONS, run={"steps": steps, "phase_timeout_s": 60.0})
+
+
+if __name__ == "__main__":
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    make(Path(sys.argv[1]), int(sys.argv[2])).loop.run()
