@@ -1,4 +1,4 @@
-"""The domain's nouns: what flows from prompts to the policy update. Knows torch, and nothing of Ray or engines.
+"""The domain's nouns: what flows from prompts to the policy update. Knows nothing of Ray or engines; tensors only by name.
 
     Prompt ──generate──▶ Trajectory(Completion) ──score──▶ Rewards, Logprobs, Values ──▶ ExperienceBatch ──▶ loss
 
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the policy wrote an end-of-sequence token (it is part of the completion). `length`: cut at max_tokens."""
@@ -140,6 +141,8 @@ class ExperienceBatch:
 
     def rows(self, indices: Sequence[int]) -> ExperienceBatch:
         """The given rows, trimmed to the longest of them."""
+        import torch
+
         index = torch.as_tensor(indices, dtype=torch.long)
         width = int(self.lengths[index].max())
         tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in ("trajectory_ids",)}
