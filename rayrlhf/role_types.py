@@ -196,6 +196,10 @@ class Trainer(Worker, Protocol):
         """Update from the first `groups` objects (trajectories) and the others (scores)."""
         ...
 
+    def bad_trajectories(self) -> tuple[str, ...]:
+        """Ids of the last step that was not applied because its numbers were not finite."""
+        ...
+
     def snapshot(self) -> None:
         """All ranks: copy the training state to host memory."""
         ...

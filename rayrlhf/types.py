@@ -1,4 +1,4 @@
-"""The domain's nouns: what flows from prompts to the policy update. Knows nothing of Ray or engines; tensors only by name.
+"""The domain's nouns: what flows from prompts to the policy update. Knows no Ray and no engine.
 
     Prompt ──generate──▶ Trajectory(Completion) ──score──▶ Rewards, Logprobs, Values ──▶ ExperienceBatch ──▶ loss
 
@@ -148,6 +148,16 @@ class ExperienceBatch:
         tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in ("trajectory_ids",)}
         tensors = {name: t[:, :width] if t.dim() == 2 else t for name, t in tensors.items()}
         return replace(self, trajectory_ids=tuple(self.trajectory_ids[i] for i in indices), **tensors)
+
+    def not_finite(self) -> tuple[str, ...]:
+        """Ids of the rows that hold a NaN or an infinity somewhere."""
+        import torch
+
+        wrong = torch.zeros(len(self), dtype=torch.bool)
+        for tensor in (getattr(self, f.name) for f in fields(self) if f.name != "trajectory_ids"):
+            finite = torch.isfinite(tensor.float())
+            wrong |= ~(finite.all(-1) if finite.dim() == 2 else finite).cpu()
+        return tuple(id_ for id_, bad in zip(self.trajectory_ids, wrong.tolist(), strict=True) if bad)
 
     def to(self, device: torch.device) -> ExperienceBatch:
         """The same batch on another device."""

@@ -114,6 +114,19 @@ def local_copy(path: Path) -> Iterator[Path]:
         yield copy
 
 
+@contextmanager
+def local_folder(path: Path) -> Iterator[Path]:
+    """The folder itself where it is local, else a temporary one whose files are uploaded at the end."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="rayrlhf-") as folder:
+        yield Path(folder)
+        for file in sorted(Path(folder).rglob("*")):
+            if file.is_file():
+                _remote(path).fs.put_file(str(file), f"{_remote(path).path}/{file.relative_to(folder)}")
+
+
 def _remote(path: Path) -> UPath:
     return cast("UPath", path)
 

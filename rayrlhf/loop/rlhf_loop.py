@@ -21,10 +21,10 @@ from typing import Any
 from rayrlhf.algorithms.kl import AdaptiveKL
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import PPOConfig
-from rayrlhf.errors import InterruptedRunError, RewardError
+from rayrlhf.errors import InterruptedRunError, NumericalError, RewardError
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
-from rayrlhf.loop.roles import Roles
+from rayrlhf.loop.roles import Roles, checkpoint_part
 from rayrlhf.loop.saver import CheckpointSaver
 from rayrlhf.loop.stream import Group, RolloutStream
 from rayrlhf.loop.supervisor import DataLostError, Supervisor, TrainingLostError, Wait
@@ -38,9 +38,11 @@ from rayrlhf.role_types import (
     RewardWorker,
     RolloutWorker,
     Sample,
+    Trainer,
 )
 from rayrlhf.runtime.failures import Failure, FailureKind
 from rayrlhf.runtime.worker_group import Pending, gather
+from rayrlhf.weight_sync.proof import SyncProof
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ class RLHFLoop:
     def _step(self) -> None:
         """One step: five phases, then what is due."""
         record = StepRecord()
-        self._bring_weights(record)
+        self._bring_weights()
         with self._phase("rollout", record):
             groups = self.stream.next(self.progress.step, self.supervisor, self._wait("rollout", idle=True))
         with self._phase("score", record):
@@ -111,7 +113,7 @@ class RLHFLoop:
         name = f"{phase} of step {self.progress.step + 1}"
         return Wait(name, self.job.run.phase_timeout_s, version, abandon or idle)
 
-    def _bring_weights(self, record: StepRecord) -> None:
+    def _bring_weights(self) -> None:
         """Before the first step that generates, the workers are given the weights of `progress`."""
         if self._weights != self.progress.version and self.stream.generates(self.progress.step):
             self._push(self.progress.version)
@@ -119,13 +121,15 @@ class RLHFLoop:
     def _push_if_needed(self, version: int, record: StepRecord) -> None:
         """Steps that come from the journal need no engines, so no weights travel until one is generated."""
         if self.progress.step + 1 >= self.job.run.steps or self.stream.generates(self.progress.step + 1):
-            record.metrics["weight_sync/logprob_difference_max_nats"] = self._push(version)
+            proof = self._push(version)
+            record.metrics["weight_sync/logprob_difference_max_nats"] = proof.max_logprob_difference_nats
+            record.metrics["weight_sync/weights_digest"] = proof.weights_digest
 
-    def _push(self, version: int) -> float:
+    def _push(self, version: int) -> SyncProof:
         self._weights = None
         proof = self.supervisor.push(version)
         self._weights = version
-        return proof.max_logprob_difference_nats
+        return proof
 
     def _score(self, groups: Sequence[Group]) -> list[Pending[Any]]:
         """Reward, reference, critic and learner side by side; returns references to their scores."""
@@ -163,7 +167,25 @@ class RLHFLoop:
                 f"step {self.progress.step + 1}: {metrics['reward/failed_share']:.0%} of the rewards failed, more than "
                 f"reward.max_failed_share = {self.job.reward.max_failed_share:.0%}. {self._reward_failure()}"
             )
+        self._count_bad_steps(metrics)
         return metrics | {"kl/coefficient": self.progress.kl_coefficient}
+
+    def _count_bad_steps(self, metrics: dict[str, float]) -> None:
+        """Updates that were not applied are noted; too many end the run, with the trajectories to look at."""
+        skipped = [g for g in self.roles.training if metrics.get(f"{checkpoint_part(g.role)}/skipped_updates")]
+        if not skipped:
+            return
+        self._bad_steps += 1
+        asked = [group.start_on(0, Trainer.bad_trajectories) for group in skipped]
+        ids = sorted({id_ for found in gather(asked, self.job.run.phase_timeout_s, "learn") for id_ in found})
+        who, where = " and ".join(group.role for group in skipped), self.export_to.parent / "set_aside"
+        message = (
+            f"step {self.progress.step + 1}: NaN or infinite numbers, so {who} did not take every update; "
+            f"the batch is in {where}. Trajectories: {', '.join(ids)}"
+        )
+        self.supervisor.events.record("bad_step", message, step=self.progress.step + 1, trajectory_ids=ids)
+        if self._bad_steps > (limit := self.job.recovery.max_bad_steps):
+            raise NumericalError(f"{message}. More than recovery.max_bad_steps = {limit} steps were like this")
 
     @contextmanager
     def _training_on(self, calls: Sequence[Pending[Any]]) -> Iterator[None]:

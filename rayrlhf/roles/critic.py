@@ -24,8 +24,8 @@ class CriticRole(TrainingRole):
 
     _metric_prefix = "critic"
 
-    def __init__(self, job: RLJob, rank: int) -> None:
-        super().__init__(job, job.critic, rank)
+    def __init__(self, job: RLJob, set_aside_to: str, rank: int) -> None:
+        super().__init__(job, job.critic, set_aside_to, rank)
 
     def _load(self) -> nn.Module:
         """The reward model with its head, or the policy with a zero head (LMHP)."""
@@ -54,6 +54,8 @@ class CriticRole(TrainingRole):
         algorithm = self._job.algorithm
         assert isinstance(algorithm, PPOConfig)
         batch, _ = self._experience(request, groups, objects)
+        if (skipped := self._skip(request, batch)) is not None:
+            return skipped
 
         def objective(module: nn.Module, part: ExperienceBatch, denominators: Denominators) -> LossTerms:
             values = values_before_tokens(module(part.input_ids), part.response_mask)

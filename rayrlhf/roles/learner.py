@@ -26,8 +26,8 @@ class LearnerRole(TrainingRole):
 
     _metric_prefix = "policy"
 
-    def __init__(self, job: RLJob, journal: str, rank: int) -> None:
-        super().__init__(job, job.learner, rank)
+    def __init__(self, job: RLJob, journal: str, set_aside_to: str, rank: int) -> None:
+        super().__init__(job, job.learner, set_aside_to, rank)
         self._idle_steps = job.algorithm.critic_warmup_steps if isinstance(job.algorithm, PPOConfig) else 0
         self._journal = Journal(as_path(journal))
 
@@ -62,6 +62,8 @@ class LearnerRole(TrainingRole):
         """Update the policy."""
         algorithm, temperature = self._job.algorithm, self._job.rollout.temperature
         batch, metrics = self._experience(request, groups, objects)
+        if (skipped := self._skip(request, batch)) is not None:
+            return metrics | skipped
         if request.step < self._idle_steps:
             return metrics
 

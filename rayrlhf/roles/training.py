@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
@@ -16,7 +17,7 @@ from rayrlhf.algorithms.objectives import LossTerms
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import TrainingConfig
 from rayrlhf.data.batching import micro_batches, shuffled_minibatches, split_among_ranks
-from rayrlhf.data.durable import as_path, digest_file
+from rayrlhf.data.durable import as_path, digest_file, local_copy, local_folder
 from rayrlhf.engines.process_group import join
 from rayrlhf.engines.scoring import TrajectoryBatch, response_scores, trajectory_batches
 from rayrlhf.role_types import LearnRequest, Rendezvous, SavedFile
@@ -24,17 +25,25 @@ from rayrlhf.roles.base import Role
 from rayrlhf.runtime.environment import thread_count
 from rayrlhf.types import ExperienceBatch, Trajectory
 
+if TYPE_CHECKING:
+    from rayrlhf.engines.training_state import TrainingSnapshot
+
+WHOLE = ("first_ratio_abs_deviation", "first_clip_fraction", "skipped_updates")
+"""Metrics that are not means over a step's optimizer steps."""
 Objective = Callable[[nn.Module, ExperienceBatch, Denominators], LossTerms]
 
 
 class TrainingRole(Role):
     """One rank of a group that trains a module together."""
 
-    def __init__(self, job: RLJob, config: TrainingConfig, rank: int) -> None:
+    def __init__(self, job: RLJob, config: TrainingConfig, set_aside_to: str, rank: int) -> None:
         super().__init__(thread_count(config.threads, job.side_by_side))
         self._job = job
         self._config = config
         self._rank = rank
+        self._set_aside_to = set_aside_to
+        self._bad_ids: tuple[str, ...] = ()
+        self._snapshot: TrainingSnapshot | None = None
 
     def address(self) -> tuple[str, int]:
         """This node's address and a port that is free on it."""
@@ -50,14 +59,14 @@ class TrainingRole(Role):
         join(rendezvous, self._rank)
         torch.manual_seed(self._job.seed)
         module = self._load()
-        saved = as_path(checkpoint) if checkpoint else None
-        if saved:
-            load_module_weights(module, saved)
         algorithm = self._job.algorithm
         updates = (self._job.run.steps - self._idle_steps) * algorithm.epochs * algorithm.minibatches
-        self._engine = TrainingEngine(module, self._config, self._job.model.dtype, updates)
-        if saved:
-            load_optimizer_state(self._engine, saved)
+        with local_copy(as_path(checkpoint)) if checkpoint else nullcontext() as saved:
+            if saved:
+                load_module_weights(module, saved)
+            self._engine = TrainingEngine(module, self._config, self._job.model.dtype, updates)
+            if saved:
+                load_optimizer_state(self._engine, saved)
         self._started()
 
     def snapshot(self) -> None:
@@ -69,9 +78,11 @@ class TrainingRole(Role):
     @ray.method(concurrency_group="io")
     def write_snapshot(self, folder: str) -> list[SavedFile]:
         """Write this rank's shard of the copy, and give the copy up."""
-        file = self._snapshot.write(as_path(folder))
-        del self._snapshot
-        size, sha256 = digest_file(file)
+        taken, self._snapshot = self._snapshot, None
+        assert taken is not None
+        with local_folder(as_path(folder)) as local:
+            file = taken.write(local)
+            size, sha256 = digest_file(file)
         return [SavedFile(file.name, size, sha256)]
 
     def _load(self) -> nn.Module:
@@ -110,7 +121,7 @@ class TrainingRole(Role):
         """All epochs and minibatches of a step; metrics are means over its optimizer steps."""
         algorithm = self._job.algorithm
         totals: dict[str, float] = {}
-        updates = 0
+        updates, bad = 0, list[str]()
         for epoch in range(algorithm.epochs):
             seed = f"{self._job.seed}-{request.step}-{epoch}"
             for rows in shuffled_minibatches(len(batch), algorithm.minibatches, seed):
@@ -119,9 +130,33 @@ class TrainingRole(Role):
                     totals["policy/first_ratio_abs_deviation"] = metrics["policy/ratio_abs_deviation"]
                     totals["policy/first_clip_fraction"] = metrics["policy/clip_fraction"]
                 updates += 1
+                if metrics[f"{self._metric_prefix}/skipped_updates"]:
+                    bad += [batch.trajectory_ids[row] for row in rows]
                 for name, value in metrics.items():
                     totals[name] = totals.get(name, 0.0) + value
-        return {name: v if "first_" in name else v / updates for name, v in totals.items()}
+        if bad:
+            self._set_aside(request, batch, bad)
+        return {name: v if name.endswith(WHOLE) else v / updates for name, v in totals.items()}
+
+    def _skip(self, request: LearnRequest, batch: ExperienceBatch) -> dict[str, float] | None:
+        """Scores that are not finite: the step is not applied. None where all are."""
+        bad = batch.not_finite()
+        if not bad:
+            return None
+        self._set_aside(request, batch, bad)
+        return {f"{self._metric_prefix}/skipped_updates": 1.0}
+
+    def _set_aside(self, request: LearnRequest, batch: ExperienceBatch, ids: Sequence[str]) -> None:
+        """Keep the batch of a step that was not applied, for inspection."""
+        self._bad_ids = tuple(dict.fromkeys(ids))
+        if self._rank == 0:
+            from rayrlhf.engines.set_aside import write_batch
+
+            write_batch(as_path(self._set_aside_to), request.step + 1, self._metric_prefix, batch, self._bad_ids)
+
+    def bad_trajectories(self) -> tuple[str, ...]:
+        """Ids of the last step that was not applied."""
+        return self._bad_ids
 
     def _one_update(self, batch: ExperienceBatch, rows: list[int], objective: Objective) -> dict[str, float]:
         denominators = Denominators.of(batch.response_mask[rows])

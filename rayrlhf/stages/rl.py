@@ -146,12 +146,12 @@ def role_bundles(job: RLJob) -> list[RoleBundle]:
 
 def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:
     """Create every actor, then wait for all of them together."""
-    journal = str(inputs.directory.trajectories)
+    journal, aside = str(inputs.directory.trajectories), str(inputs.directory.set_aside)
     setup = RolloutSetup.of(job, inputs.stop_token_ids, journal, count_nodes())
     reference = critic = None
-    learner = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal)
+    learner = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal, aside)
     if job.has_critic:
-        critic = create_group(placement, "critic", CriticRole, job.critic.ranks, job)
+        critic = create_group(placement, "critic", CriticRole, job.critic.ranks, job, aside)
     rollout = create_group(placement, "rollout", RolloutRole, job.rollout.workers, setup)
     reward = create_group(placement, "reward", RewardRole, job.reward.workers, job)
     if job.has_reference:

@@ -62,6 +62,11 @@ class RunDirectory:
         return self.root / "stacks"
 
     @property
+    def set_aside(self) -> Path:
+        """Batches of steps whose numbers were not finite."""
+        return self.root / "set_aside"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.root / "tensorboard"

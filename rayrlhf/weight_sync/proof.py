@@ -6,6 +6,7 @@ stale packed copy); and learner and workers agree on a probe's log-probabilities
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ LOGPROB_TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.75}
 
 @dataclass(frozen=True, slots=True)
 class SyncProof:
-    """What a successful push showed."""
+    """What a successful push showed. `weights_digest` is one number of all tensors: equal weights, equal digest."""
 
     version: int
     size_bytes: int
     buckets: int
     max_logprob_difference_nats: float
     max_layer_deviation: float
+    weights_digest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,13 @@ def prove(
                 f"{who}: log-probabilities of the probe differ from the learner's by {difference:.3g} nats, "
                 f"allowed {tolerance.logprob_nats:g}"
             )
-    return SyncProof(version, sent.size_bytes, sent.buckets, worst_logprob, worst_layer)
+    return SyncProof(version, sent.size_bytes, sent.buckets, worst_logprob, worst_layer, _one_number(sent.digests))
+
+
+def _one_number(digests: Mapping[str, int]) -> int:
+    """53 bits, which a float holds exactly."""
+    text = "".join(f"{name}={value};" for name, value in sorted(digests.items()))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 11
 
 
 def _or_infinite(number: float) -> float:
