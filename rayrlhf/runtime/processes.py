@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -26,6 +27,9 @@ def adopt() -> None:
     SIGUSR1 makes it write the stack of every thread into a file of its own; that works while Python code cannot run.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        os._exit(1)  # it died before it could take us along
     STACKS.mkdir(exist_ok=True, mode=0o700)
     file = _stack_file(os.getpid()).open("w")  # kept open by faulthandler
     faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
