@@ -148,6 +148,7 @@ class SupervisedJob(Section):
     model: ModelConfig
     data: DataConfig
     learner: LearnerConfig
+    checkpoint: CheckpointConfig = CheckpointConfig(every_steps=50)
     run: SupervisedRunConfig = SupervisedRunConfig()
 
     @model_validator(mode="after")

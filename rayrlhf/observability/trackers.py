@@ -62,11 +62,13 @@ class TensorBoardTracker:
 
 
 @contextmanager
-def following(path: Path, show: Callable[[dict[str, float]], None], every_s: float = 0.5) -> Iterator[None]:
-    """While the block runs, `show` every row that another process appends to a `metrics.jsonl`, each step once."""
-    path.unlink(missing_ok=True)
+def following(
+    path: Path, show: Callable[[dict[str, float]], None], after_step: int = 0, every_s: float = 0.5
+) -> Iterator[None]:
+    """While the block runs, `show` every row after `after_step` that another process appends, each step once."""
+    JsonlTracker(path, after_step)  # rows that will be written again go
     finished = threading.Event()
-    shown = 0
+    shown = after_step
 
     def show_new() -> None:
         nonlocal shown

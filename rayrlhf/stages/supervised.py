@@ -2,8 +2,8 @@
 
     rows ──▶ each step's items ──▶ this rank's micro-batches ──▶ objective ──▶ step … ──▶ held-out metrics ──▶ export
 
-Ray Train starts the ranks, joins them and starts them again after a failure; everything is a function of config and
-seed, so a restarted stage ends where an undisturbed one does.
+Ray Train starts the ranks, joins them and starts them again after a failure; they go on from the newest complete
+checkpoint. Everything is a function of config and seed, so a restarted stage ends where an undisturbed one does.
 """
 
 from __future__ import annotations
@@ -27,15 +27,23 @@ from rayrlhf.algorithms.objectives import LossTerms
 from rayrlhf.config.jobs import SupervisedJob
 from rayrlhf.config.load import load_job
 from rayrlhf.data.batching import split_among_ranks
+from rayrlhf.data.durable import as_path, digest_file, write_durably
 from rayrlhf.engines.training import TrainingEngine
+from rayrlhf.engines.training_state import load_module_weights, load_optimizer_state, snapshot
 from rayrlhf.errors import CheckpointError, DataError, RoleFailedError
+from rayrlhf.loop.checkpoint import CheckpointStore, verify
+from rayrlhf.loop.progress import Progress
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker, following
+from rayrlhf.role_types import SavedFile
+from rayrlhf.runtime import processes
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
 from rayrlhf.stages.resume import require_same_config
 from rayrlhf.stages.run_directory import RunDirectory
 
+PART = "model"
+"""The folder of the training state inside a checkpoint."""
 I = TypeVar("I")  # noqa: E741 (an item: a demonstration or a ranking, tokenised)
 
 
@@ -90,8 +98,6 @@ class SupervisedResult:
 
 def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto") -> SupervisedResult:
     """Run the stage to its end; `make_task(job)` is called here, to check the data, and in every rank."""
-    if resume not in ("auto", "never"):
-        raise CheckpointError(f"--resume {resume}: {job.name} has no checkpoints; it starts again and ends the same")
     task = make_task(job)
     if len(task.items) < job.learner.ranks:
         raise DataError(f"{job.name}: {len(task.items)} usable rows are fewer than learner.ranks = {job.learner.ranks}")
@@ -99,17 +105,37 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     directory = RunDirectory(Path(job.run.directory) / job.name)
     if finished := _finished(job, directory, resume):
         return finished
+    done = resumable_step(job, directory, resume)
     connect(job.run.ray_address)
     learner = job.learner
     check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
     directory.create(job)
     display = Display(total_steps)
     try:
-        with following(directory.metrics, display.log_supervised):
+        with following(directory.metrics, display.log_supervised, done):
             _trainer(job, make_task, directory).fit()
     except TrainingFailedError as error:
         raise RoleFailedError(f"{job.name}: training failed: {str(error).strip().splitlines()[-1]}") from error
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
+
+
+def resumable_step(job: SupervisedJob, directory: RunDirectory, resume: str) -> int:
+    """The step of the newest checkpoint, which has to be whole and of this config; 0 where there is none."""
+    newest = checkpoint_store(job, directory).newest()
+    if resume not in ("auto", "never") and newest != as_path(resume).absolute():
+        raise CheckpointError(f"--resume {resume}: {job.name} goes on from its newest checkpoint ({newest}): use auto")
+    if newest is None:
+        return 0
+    if resume == "never":
+        raise CheckpointError(f"{directory.root} holds a run already: choose another `name`, or --resume auto")
+    manifest = verify(newest)
+    require_same_config(manifest.config, job, newest)
+    return manifest.progress.step
+
+
+def checkpoint_store(job: SupervisedJob, directory: RunDirectory) -> CheckpointStore:
+    """The stage's checkpoints."""
+    return CheckpointStore(directory.checkpoints, job.checkpoint.keep, job.model_dump(mode="json"))
 
 
 def count_steps(task: SupervisedTask[Any], job: SupervisedJob) -> int:
@@ -149,23 +175,50 @@ def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -
 def _train_rank(config: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
     job, directory = config["job"], config["directory"]
+    processes.adopt()
     threads = thread_count(job.learner.threads, job.learner.ranks)
     set_variables(quiet_process(threads))
     torch.set_num_threads(threads)
     torch.manual_seed(job.seed)
-    task = config["make_task"](job)
-    engine = TrainingEngine(task.load(), job.learner, job.model.dtype, count_steps(task, job))
+    task, store = config["make_task"](job), checkpoint_store(job, directory)
+    engine, done = _load(task, job, store.newest())
     trackers: list[Tracker] = []
     if engine.rank == 0:
-        trackers = [JsonlTracker(directory.metrics), TensorBoardTracker(directory.tensorboard)]
-    for step, items in enumerate(optimizer_steps(task.items, job), start=1):
+        trackers = [JsonlTracker(directory.metrics, done), TensorBoardTracker(directory.tensorboard, done)]
+    steps = optimizer_steps(task.items, job)
+    for step, items in list(enumerate(steps, start=1))[done:]:
         metrics = train_step(task, engine, items)
         for tracker in trackers:
             tracker.log(step, metrics, [])
+        if step % job.checkpoint.every_steps == 0 and step < len(steps):
+            _save(engine, store, step)
     final = task.evaluate(engine)
     task.export(engine, directory.model)
     if engine.rank == 0:
-        directory.result.write_text(json.dumps(final, indent=1), encoding="utf-8")
+        write_durably(directory.result, json.dumps(final, indent=1).encode())
+
+
+def _load(task: SupervisedTask[I], job: SupervisedJob, checkpoint: Path | None) -> tuple[TrainingEngine, int]:
+    """The engine, and how many steps it has behind it. All ranks see the same newest checkpoint: none is written yet."""
+    module = task.load()
+    if checkpoint is None:
+        return TrainingEngine(module, job.learner, job.model.dtype, count_steps(task, job)), 0
+    manifest = verify(checkpoint)
+    load_module_weights(module, checkpoint / PART)
+    engine = TrainingEngine(module, job.learner, job.model.dtype, count_steps(task, job))
+    load_optimizer_state(engine, checkpoint / PART)
+    return engine, manifest.progress.step
+
+
+def _save(engine: TrainingEngine, store: CheckpointStore, step: int) -> None:
+    """A checkpoint after `step`; all ranks write their shards, rank 0 makes it complete."""
+    folder = store.begin(step) if engine.rank == 0 else None
+    folder = gather_objects(folder, engine)[0]
+    file = snapshot(engine).write(folder / PART)
+    files = gather_objects(SavedFile(file.name, *digest_file(file)), engine)
+    if engine.rank == 0:
+        store.complete(folder, Progress(step, step, 0.0), {f"{PART}/{saved.name}": saved for saved in files})
+    gather_objects(None, engine)  # nobody goes on before it is complete
 
 
 def train_step(task: SupervisedTask[I], engine: TrainingEngine, items: Sequence[I]) -> dict[str, float]:

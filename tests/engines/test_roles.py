@@ -65,7 +65,8 @@ def learn(_, folder, policy, reward_model):
 
     results = {"weights": {}, "explained": []}
     for coefficient in COEFFICIENTS:
-        role = LearnerRole(ppo(folder, policy, reward_model, ptx_coefficient=coefficient, ptx_rows=1), str(folder), 0)
+        job = ppo(folder, policy, reward_model, ptx_coefficient=coefficient, ptx_rows=1)
+        role = LearnerRole(job, str(folder), str(folder), 0)
         role.start(rendezvous(), None)
         _, own = role.logprobs(trajectories())
         metrics = role.learn(
@@ -73,7 +74,7 @@ def learn(_, folder, policy, reward_model):
         )
         role.export(str(folder / f"policy-{coefficient}"))
         results[coefficient] = metrics
-    critic = CriticRole(ppo(folder, policy, reward_model), 0)
+    critic = CriticRole(ppo(folder, policy, reward_model), str(folder), 0)
     critic.start(rendezvous(), None)
     results["values"] = critic.values(trajectories())[1].by_id
     for step in range(12):

@@ -12,7 +12,7 @@ from rayrlhf.errors import WeightSyncError
 from rayrlhf.role_types import HeldWeights, SentWeights
 from rayrlhf.runtime.environment import quiet_process, set_variables, vllm_variables
 from rayrlhf.types import Message, Prompt
-from rayrlhf.weight_sync.push import SyncTolerance, prove
+from rayrlhf.weight_sync.proof import SyncTolerance, prove
 
 PROBE = tuple(range(5, 45))
 BUCKET = 1 << 14
@@ -71,9 +71,9 @@ class Setup:
     def push(self):
         self.version += 1
         self.call(self.engine.pause())
-        sending = self.pool.submit(self.sender.send)
+        sending = self.pool.submit(self.sender.send, 60.0)
         specs = [(s.name, s.dtype, list(s.shape)) for s in self.sender.specs]
-        self.call(self.engine.receive(self.version, {"specs": specs, "bucket_bytes": BUCKET}))
+        self.call(self.engine.receive(self.version, {"specs": specs, "bucket_bytes": BUCKET, "timeout_s": 60.0}))
         report = sending.result(60)
         self.call(self.engine.resume())
         return SentWeights(report.digests, report.size_bytes, report.buckets)
@@ -92,7 +92,7 @@ class Setup:
         return logprobs[0, 1:].tolist()
 
     def prove(self, sent):
-        return prove(self.version, sent, [self.held()], self.wanted(), SyncTolerance.of("float32"))
+        return prove(self.version, sent, {0: self.held()}, self.wanted(), SyncTolerance.of("float32"))
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["tp1", "tp2"])
@@ -133,10 +133,8 @@ def test_generation_gives_ids_logprobs_versions_and_repeats_with_its_seeds(setup
     setup.push()
     prompt = Prompt("p", (Message(role="user", content="x"),), PROBE[:10])
     sampling = Sampling(16, 1.0, (2,))
-    first = setup.call(setup.engine.generate(prompt, sampling, (1, 2, 3)))
-    assert [c.token_ids for c in first] == [
-        c.token_ids for c in setup.call(setup.engine.generate(prompt, sampling, (1, 2, 3)))
-    ]
+    first, again = ([setup.call(setup.engine.complete(prompt, sampling, s)) for s in (1, 2, 3)] for _ in range(2))
+    assert [c.token_ids for c in first] == [c.token_ids for c in again]
     assert len({c.token_ids for c in first}) == 3
     for completion in first:
         assert completion.policy_versions == (setup.version,)
@@ -152,6 +150,6 @@ def test_generation_gives_ids_logprobs_versions_and_repeats_with_its_seeds(setup
 def test_any_of_several_end_tokens_ends_an_answer_and_is_part_of_it(setup):
     prompt = Prompt("p", (), PROBE[:10])
     every_id = tuple(range(128))
-    (completion,) = setup.call(setup.engine.generate(prompt, Sampling(16, 1.0, every_id), (5,)))
+    completion = setup.call(setup.engine.complete(prompt, Sampling(16, 1.0, every_id), 5))
     assert len(completion.token_ids) == 1
     assert completion.finish_reason == "stop"

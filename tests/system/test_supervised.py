@@ -2,16 +2,22 @@
 
 import json
 import random
+import shutil
+import threading
+import time
 
+import psutil
 import pytest
 import ray
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rayrlhf.config.jobs import RewardJob, SFTJob
 from rayrlhf.config.load import validate_job
 from rayrlhf.data.prompts import render_prompts
 from rayrlhf.data.rows import PromptRow
+from rayrlhf.errors import CheckpointError
 from rayrlhf.rewards.model import ModelReward
 from rayrlhf.rewards.requests import RewardRequest
 from rayrlhf.stages.generate import AnswerConfig, answer
@@ -47,37 +53,47 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def sft(tmp_path_factory, tiny_policy):
-    folder = tmp_path_factory.mktemp("sft")
+def sft_job(folder, policy):
     rows = [{"messages": user(f"{i}?"), "response": f"{i} yes"} for i in range(16)]
     data = write(folder / "data.jsonl", rows)
     values = {
         "name": "sft",
-        "model": {"path": str(tiny_policy)},
+        "model": {"path": str(policy)},
         "data": {"demonstrations": data, "held_out": data, "max_sequence_tokens": 64},
         "learner": {**LEARNER, "learning_rate": 1e-2, "max_gradient_norm": 5.0},
+        "checkpoint": {"every_steps": 5},
         "run": {"directory": str(folder), "epochs": 20, "batch_rows": 8},
     }
-    return folder / "sft", run_sft(validate_job(SFTJob, values))
+    return validate_job(SFTJob, values)
 
 
-@pytest.fixture(scope="module")
-def reward(tmp_path_factory, tiny_policy):
-    folder = tmp_path_factory.mktemp("reward")
+def reward_job(folder, policy):
     rng = random.Random(0)
     values = {
         "name": "reward",
-        "model": {"path": str(tiny_policy)},
+        "model": {"path": str(policy)},
         "data": {
             "comparisons": write(folder / "train.jsonl", [ranked(rng) for _ in range(64)]),
             "held_out": write(folder / "held_out.jsonl", [ranked(rng) for _ in range(32)]),
             "max_sequence_tokens": 64,
         },
         "learner": {**LEARNER, "learning_rate": 3e-3},
+        "checkpoint": {"every_steps": 5},
         "run": {"directory": str(folder), "epochs": 4, "batch_rows": 8},
     }
-    return folder / "reward", run_reward(validate_job(RewardJob, values))
+    return validate_job(RewardJob, values)
+
+
+@pytest.fixture(scope="module")
+def sft(tmp_path_factory, tiny_policy):
+    folder = tmp_path_factory.mktemp("sft")
+    return folder / "sft", run_sft(sft_job(folder, tiny_policy))
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory, tiny_policy):
+    folder = tmp_path_factory.mktemp("reward")
+    return folder / "reward", run_reward(reward_job(folder, tiny_policy))
 
 
 def test_sft_learns_its_demonstrations_and_says_so(sft):
@@ -144,3 +160,52 @@ def test_overlong_prompts_are_left_out_and_the_others_stay(tiny_policy):
     tokenizer = AutoTokenizer.from_pretrained(tiny_policy)
     rows = [PromptRow("short", tuple(user("x")), None, {}), PromptRow("long", tuple(user("x" * 99)), None, {})]
     assert render_prompts(rows, tokenizer, 64).overlong_ids == ("long",)
+
+
+def kill_a_rank(metrics, after_steps, killed):
+    """SIGKILL one Ray Train worker once `after_steps` are logged."""
+    while not metrics.is_file() or len(metrics.read_text().splitlines()) < after_steps:
+        time.sleep(0.02)
+    ranks = [p for p in psutil.process_iter() if "RayTrainWorker" in " ".join(p.cmdline())]
+    ranks[0].kill()
+    killed.append(ranks[0].pid)
+
+
+def numbers(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("time/") and "per_s" not in k} for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward"])
+def test_a_killed_rank_goes_on_from_the_checkpoint_and_the_result_is_the_same(kind, request, tmp_path, tiny_policy):
+    folder, undisturbed = request.getfixturevalue(kind)
+    make, run = {"sft": (sft_job, run_sft), "reward": (reward_job, run_reward)}[kind]
+    killed = []
+    watcher = threading.Thread(target=kill_a_rank, args=(tmp_path / kind / "metrics.jsonl", 12, killed))
+    watcher.start()
+    result = run(make(tmp_path, tiny_policy))
+    watcher.join()
+    assert killed
+    assert list((tmp_path / kind / "checkpoints").glob("step-*/manifest.json"))
+    assert result.metrics == undisturbed.metrics
+    assert numbers(tmp_path / kind) == numbers(folder)
+    before, after = (load_file(f / "model" / "model.safetensors") for f in (folder, tmp_path / kind))
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_stage_that_was_cut_off_goes_on_where_it_was(reward, tmp_path, tiny_policy):
+    """The driver's view: checkpoints are there, the result is not."""
+    job = reward_job(tmp_path, tiny_policy)
+    shutil.copytree(reward[0], tmp_path / "reward")
+    (tmp_path / "reward" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "reward" / "model")
+    assert run_reward(job).metrics == reward[1].metrics
+    assert numbers(tmp_path / "reward") == numbers(reward[0])
+
+
+@pytest.mark.parametrize("resume", ["never", "elsewhere"])
+def test_a_begun_stage_is_neither_started_anew_nor_taken_from_elsewhere(reward, tmp_path, tiny_policy, resume):
+    job = reward_job(tmp_path, tiny_policy)
+    shutil.copytree(reward[0] / "checkpoints", tmp_path / "reward" / "checkpoints")
+    with pytest.raises(CheckpointError, match="holds a run already|newest checkpoint"):
+        run_reward(job, resume)

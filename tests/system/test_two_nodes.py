@@ -7,7 +7,7 @@ import torch
 from ray.cluster_utils import Cluster
 from transformers import AutoModelForCausalLM
 
-from rayrlhf.data.journal import read_committed
+from rayrlhf.data.journal import Journal
 from rayrlhf.stages.rl import run_rl
 from tests.system import jobs
 
@@ -66,7 +66,7 @@ def test_the_policy_moves_away_from_the_reference(finished):
 
 def test_the_journal_has_every_trajectory_once_with_its_version(finished):
     for step in (1, 2, 3):
-        rows = read_committed(finished[0] / "runs" / "run" / "trajectories", step)
+        rows = Journal(finished[0] / "runs" / "run" / "trajectories").rows(step)
         assert len({row["trajectory_id"] for row in rows}) == 16
         assert {tuple(row["policy_versions"]) for row in rows} == {(step - 1,)}
         assert {row["reward_status"] for row in rows} == {"ok"}

@@ -1,63 +1,85 @@
+import hashlib
+import json
+
 import pytest
+from upath import UPath
 
 from rayrlhf.errors import CheckpointError
-from rayrlhf.loop.checkpoint import CheckpointStore, load_progress
+from rayrlhf.loop.checkpoint import MANIFEST, CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
+from rayrlhf.role_types import SavedFile
+
+WEIGHTS = b"weights"
 
 
-def write(folder):
-    (folder / "policy").mkdir()
-    (folder / "policy" / "shard-0.safetensors").write_bytes(b"weights")
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    return tmp_path if request.param == "local" else UPath(f"memory://{tmp_path}")
 
 
 @pytest.fixture
-def store(tmp_path):
-    return CheckpointStore(tmp_path, 2, "digest")
+def store(folder):
+    return CheckpointStore(folder, 2, {"seed": 7}, "prompts")
+
+
+def write(store, step):
+    folder = store.begin(step)
+    (folder / "policy").mkdir(exist_ok=True)
+    (folder / "policy" / "shard-0").write_bytes(WEIGHTS)
+    return folder, {"policy/shard-0": SavedFile("shard-0", len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest())}
+
+
+def save(store, step):
+    folder, files = write(store, step)
+    store.complete(folder, Progress(step, step, 0.25), files, ("000004-00000",))
+    return folder
 
 
 def test_what_was_saved_is_found_again(store):
-    folder = store.save(Progress(3, 3, 0.25), write)
+    folder = save(store, 3)
     assert store.newest() == folder
-    assert load_progress(folder, "digest") == Progress(3, 3, 0.25)
+    found = verify(folder)
+    assert found.progress == Progress(3, 3, 0.25)
+    assert (found.config, found.prompts_digest, found.in_flight) == ({"seed": 7}, "prompts", ("000004-00000",))
 
 
-def test_a_folder_without_a_manifest_is_no_checkpoint(store):
-    complete = store.save(Progress(1, 1, 0.0), write)
-
-    def torn(folder):
-        write(folder)
-        raise OSError("no space left")
-
-    with pytest.raises(OSError, match="no space left"):
-        store.save(Progress(2, 2, 0.0), torn)
-    assert store.complete() == [complete]
+def test_a_folder_without_a_manifest_is_no_checkpoint_and_the_next_save_clears_it(store):
+    complete = save(store, 1)
+    torn, _ = write(store, 2)
+    (torn / "old-shard").write_bytes(b"x")
+    assert store.folders() == [complete]
     with pytest.raises(CheckpointError, match="not a complete checkpoint"):
-        load_progress(complete.parent / "step-000002", "digest")
+        verify(torn)
+    assert not (save(store, 2) / "old-shard").exists()
 
 
 @pytest.mark.parametrize("damage", [b"WEIGHTS", b"", None])
-def test_a_damaged_or_missing_file_is_named(store, damage):
-    folder = store.save(Progress(1, 1, 0.0), write)
-    shard = folder / "policy" / "shard-0.safetensors"
-    shard.unlink() if damage is None else shard.write_bytes(damage)
-    with pytest.raises(CheckpointError, match=r"shard-0\.safetensors"):
-        load_progress(folder, "digest")
+@pytest.mark.parametrize("name", ["policy/shard-0", "state.json"])
+def test_a_damaged_or_missing_file_is_named(store, name, damage):
+    folder = save(store, 1)
+    file = folder / name
+    file.unlink() if damage is None else file.write_bytes(damage)
+    with pytest.raises(CheckpointError, match=f"{file.name}: {'missing' if damage is None else 'not the file'}"):
+        verify(folder)
 
 
-def test_a_damaged_manifest_is_named(store):
-    folder = store.save(Progress(1, 1, 0.0), write)
-    (folder / "manifest.json").write_text('{"step": 1')
+@pytest.mark.parametrize("text", ['{"step": 1', "[]", "{}", '{"step": "x"}', "null"])
+def test_a_damaged_manifest_is_named(store, text):
+    folder = save(store, 1)
+    (folder / MANIFEST).write_text(text)
     with pytest.raises(CheckpointError, match=r"manifest\.json: damaged"):
-        load_progress(folder, "digest")
+        verify(folder)
 
 
-def test_another_config_is_refused(store):
-    folder = store.save(Progress(1, 1, 0.0), write)
-    with pytest.raises(CheckpointError, match="the config is not the one"):
-        load_progress(folder, "other")
-
-
-def test_the_newest_two_are_kept(store):
+def test_the_newest_two_are_kept_and_older_ones_go_only_when_a_new_one_is_complete(store):
     for step in range(1, 5):
-        store.save(Progress(step, step, 0.0), write)
-    assert [folder.name for folder in store.complete()] == ["step-000003", "step-000004"]
+        save(store, step)
+    assert [folder.name for folder in store.folders()] == ["step-000003", "step-000004"]
+    write(store, 5)
+    assert [folder.name for folder in store.folders()] == ["step-000003", "step-000004"]
+
+
+def test_the_manifest_is_json_that_people_can_read(store):
+    manifest = json.loads((save(store, 1) / MANIFEST).read_text())
+    assert manifest["step"] == manifest["version"] == 1
+    assert manifest["files"]["policy/shard-0"]["bytes"] == len(WEIGHTS)

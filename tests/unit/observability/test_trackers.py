@@ -14,7 +14,7 @@ def test_a_resumed_run_drops_the_rows_after_its_checkpoint_and_a_torn_one(tmp_pa
         tracker.log(step, {"b": 1.0, "a": 2.0}, [])
     with path.open("a") as file:
         file.write('{"step": 4, "a"')
-    JsonlTracker(path, resume_after=2).log(3, {"a": 5.0}, [])
+    JsonlTracker(path, keep_through=2).log(3, {"a": 5.0}, [])
     assert steps(path) == [1, 2, 3]
     assert json.loads(path.read_text().splitlines()[2])["a"] == 5.0
 

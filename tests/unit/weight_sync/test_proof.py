@@ -4,7 +4,7 @@ import pytest
 
 from rayrlhf.errors import WeightSyncError
 from rayrlhf.role_types import HeldWeights, SentWeights
-from rayrlhf.weight_sync.push import SyncTolerance, prove
+from rayrlhf.weight_sync.proof import SyncTolerance, prove
 
 SENT = SentWeights({"a.weight": 1, "b.weight": 2}, 10, 1)
 HELD = HeldWeights(3, ({"a.weight": 1, "b.weight": 2},), ({"a": 1e-6, "lm_head": 2e-6},), (-1.0, -2.0))
@@ -12,7 +12,7 @@ WANTED = [-1.00001, -2.0]
 
 
 def check(held):
-    return prove(3, SENT, [HELD, held], WANTED, SyncTolerance.of("float32"))
+    return prove(3, SENT, {0: HELD, 1: held}, WANTED, SyncTolerance.of("float32"))
 
 
 def test_equal_weights_are_proven():
