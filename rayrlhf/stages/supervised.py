@@ -199,7 +199,7 @@ def _train_rank(config: dict[str, Any]) -> None:
 
 
 def _load(task: SupervisedTask[I], job: SupervisedJob, checkpoint: Path | None) -> tuple[TrainingEngine, int]:
-    """The engine, and how many steps it has behind it. All ranks see the same newest checkpoint: none is written yet."""
+    """The engine and the steps it has behind it. No checkpoint is being written yet: all ranks see the same newest."""
     module = task.load()
     if checkpoint is None:
         return TrainingEngine(module, job.learner, job.model.dtype, count_steps(task, job)), 0

@@ -207,5 +207,5 @@ def test_a_stage_that_was_cut_off_goes_on_where_it_was(reward, tmp_path, tiny_po
 def test_a_begun_stage_is_neither_started_anew_nor_taken_from_elsewhere(reward, tmp_path, tiny_policy, resume):
     job = reward_job(tmp_path, tiny_policy)
     shutil.copytree(reward[0] / "checkpoints", tmp_path / "reward" / "checkpoints")
-    with pytest.raises(CheckpointError, match="holds a run already|newest checkpoint"):
+    with pytest.raises(CheckpointError, match=r"holds a run already|newest checkpoint"):
         run_reward(job, resume)
