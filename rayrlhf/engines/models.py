@@ -124,6 +124,22 @@ def load_scalar(config: ModelConfig, path: str, *, head: str = "required", seed:
     return TokenScalars(model, Normalisation.load(path))
 
 
+def policy_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Parameters of `load_policy` with their shapes, without loading any."""
+    return _shapes(AutoModelForCausalLM, _hf_config(path))
+
+
+def scalar_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Parameters of `load_scalar` with their shapes, without loading any."""
+    return _shapes(AutoModelForSequenceClassification, _hf_config(path, num_labels=1))
+
+
+def _shapes(auto: Any, hf_config: Any) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        model = auto.from_config(hf_config, trust_remote_code=False)
+    return {f"model.{name}": tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
 def _load(auto: Any, path: str, config: ModelConfig, extra: dict[str, Any], *, report: bool = False) -> Any:
     hf_config = _hf_config(path, **extra)
     for name in vars(hf_config):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,16 +90,26 @@ def load_module_weights(module: nn.Module, folder: Path) -> None:
     """Copy saved weights into a module before it is handed to DeepSpeed."""
     saved = {key.removeprefix("weight/"): t for key, t in _read(folder) if key.startswith("weight/")}
     parameters = dict(module.named_parameters())
-    if saved.keys() != parameters.keys():
-        odd = sorted(saved.keys() ^ parameters.keys())[0]
-        raise CheckpointError(f"{folder}: this checkpoint is of another model (first difference: {odd})")
+    shapes = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (saved, parameters))
+    _require_same_model(folder, *shapes)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if parameter.shape != saved[name].shape:
-                raise CheckpointError(
-                    f"{folder}: {name} has shape {tuple(saved[name].shape)}, the model has {tuple(parameter.shape)}"
-                )
             parameter.copy_(saved[name])
+
+
+def check_state(folder: Path, model: Mapping[str, tuple[int, ...]]) -> None:
+    """Whether a local folder's shards hold the state of a model with these parameter shapes; loads no tensor.
+
+    Raises:
+        CheckpointError: names what is missing, no safetensors file, or of another model.
+
+    """
+    saved: dict[str, tuple[int, ...]] = {}
+    for file in _shards(folder):
+        with _open(file) as tensors:
+            keys = [key for key in tensors.keys() if key.startswith("weight/")]  # noqa: SIM118 (no mapping)
+            saved |= {key.removeprefix("weight/"): tuple(tensors.get_slice(key).get_shape()) for key in keys}
+    _require_same_model(folder, saved, model)
 
 
 def load_optimizer_state(engine: TrainingEngine, folder: Path) -> None:
@@ -113,6 +123,16 @@ def load_optimizer_state(engine: TrainingEngine, folder: Path) -> None:
         kind, _, name = key.partition("/")
         if kind == "weight" or engine.optimizer_steps:
             _set(engine, named[name], tensor, None if kind == "weight" else kind)
+
+
+def _require_same_model(
+    folder: Path, saved: Mapping[str, tuple[int, ...]], model: Mapping[str, tuple[int, ...]]
+) -> None:
+    names = sorted(saved.keys() | model.keys())
+    odd = next((name for name in names if saved.get(name) != model.get(name)), None)
+    if odd is not None:
+        found, expected = (shapes.get(odd, "absent") for shapes in (saved, model))
+        raise CheckpointError(f"{folder}: a checkpoint of another model: {odd} is {found}, in the model {expected}")
 
 
 def _parameters(engine: TrainingEngine) -> Iterator[tuple[str, nn.Parameter]]:

@@ -43,10 +43,18 @@ class CheckpointStore:
         self._config = config
         self._prompts_digest = prompts_digest
 
+    def has(self, step: int) -> bool:
+        """Whether the step has a complete checkpoint."""
+        return (self._folder(step) / MANIFEST).is_file()
+
     def begin(self, step: int) -> Path:
-        """An empty folder for the shards of a save."""
-        folder = self._directory / f"step-{step:06d}"
-        remove_tree(folder)
+        """An empty folder for the shards of a save; what is left of torn ones goes."""
+        assert not self.has(step), "a complete checkpoint is never written again"
+        complete = self.folders()
+        for folder in self._steps():
+            if folder not in complete:
+                remove_tree(folder)
+        folder = self._folder(step)
         folder.mkdir(parents=True)
         return folder
 
@@ -71,12 +79,17 @@ class CheckpointStore:
 
     def folders(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        found = [entry for entry in entries(self._directory) if entry.name.startswith("step-")]
-        return sorted(folder for folder in found if (folder / MANIFEST).is_file())
+        return sorted(folder for folder in self._steps() if (folder / MANIFEST).is_file())
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint."""
         return found[-1] if (found := self.folders()) else None
+
+    def _folder(self, step: int) -> Path:
+        return self._directory / f"step-{step:06d}"
+
+    def _steps(self) -> list[Path]:
+        return [entry for entry in entries(self._directory) if entry.name.startswith("step-")]
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -33,6 +33,8 @@ ELASTIC = frozenset(
 """Keys that say how a run is computed, not what: a resumed run may change them."""
 AROUND = frozenset({"name", "run", "checkpoint", "recovery"})
 """Sections around the computation."""
+COMPARED_BY_CONTENT = frozenset({"data.prompts"})
+"""Files that may move: the checkpoint has a digest of what was in them."""
 SHAPING_RUN_KEYS = frozenset({"run.epochs", "run.batch_rows"})
 
 
@@ -60,9 +62,9 @@ def config_changes(saved: Mapping[str, Any], job: Section) -> ConfigChanges:
 
 
 def _shapes_results(key: str) -> bool:
-    if key in SHAPING_RUN_KEYS:
-        return True
-    return key.partition(".")[0] not in AROUND and key.rpartition(".")[2] not in ELASTIC
+    section, _, leaf = key.partition(".")
+    around = section in AROUND or leaf in ELASTIC or key in COMPARED_BY_CONTENT
+    return key in SHAPING_RUN_KEYS or not around
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -93,6 +93,7 @@ class RLHFLoop:
     def _step(self) -> None:
         """One step: five phases, then what is due."""
         record = StepRecord()
+        self.supervisor.resize()
         self._bring_weights()
         with self._phase("rollout", record):
             groups = self.stream.next(self.progress.step, self.supervisor, self._wait("rollout", idle=True))
@@ -134,22 +135,25 @@ class RLHFLoop:
     def _score(self, groups: Sequence[Group]) -> list[Pending[Any]]:
         """Reward, reference, critic and learner side by side; returns references to their scores."""
         refs = [group.trajectories for group in groups]
-        reference = self.roles.reference
-        pending: list[Pending[Any]] = self._rewards(refs)
-        for place, rank in enumerate(reference.live[: len(refs)] if reference else []):
-            assert reference is not None
-            pending.append(reference.start_on(rank, ReferenceWorker.logprobs, *refs[place :: len(reference)]))
+        wait = self._wait("score", abandon=True)
+        pending: list[Pending[Any]] = self._rewards(refs, wait)
+        if (reference := self.roles.reference) is not None:
+            live = self.supervisor.workers(reference, wait)[: len(refs)]
+            for place, rank in enumerate(live):
+                pending.append(reference.start_on(rank, ReferenceWorker.logprobs, *refs[place :: len(live)]))
         if self.roles.critic:
             pending += self.roles.critic.start(CriticWorker.values, *refs)
         pending += self.roles.learner.start(LearnerWorker.logprobs, *refs)
-        return self.supervisor.finish(pending, self._wait("score", abandon=True))
+        return self.supervisor.finish(pending, wait)
 
-    def _rewards(self, refs: Sequence[Any]) -> list[Pending[Any]]:
+    def _rewards(self, refs: Sequence[Any], wait: Wait) -> list[Pending[Any]]:
         """Scores of the reward workers; those of the journal where the step was committed before."""
         if self.stream.is_journalled(self.progress.step):
             rollout = self.roles.rollout
-            return [rollout.start_on(rollout.live[0], RolloutWorker.journalled_rewards, self.progress.step + 1)]
-        reward, live = self.roles.reward, self.roles.reward.live[: len(refs)]
+            first = self.supervisor.workers(rollout, wait)[0]
+            return [rollout.start_on(first, RolloutWorker.journalled_rewards, self.progress.step + 1)]
+        reward = self.roles.reward
+        live = self.supervisor.workers(reward, wait)[: len(refs)]
         return [reward.start_on(rank, RewardWorker.score, *refs[i :: len(live)]) for i, rank in enumerate(live)]
 
     def _learn(self, groups: Sequence[Group], scores: Sequence[Pending[Any]]) -> dict[str, float]:
@@ -226,8 +230,10 @@ class RLHFLoop:
                 self._save()
 
     def _save(self) -> None:
-        """Copy the state; writing goes on in the background."""
+        """Copy the state, unless it is saved; writing goes on in the background."""
         self._finish_saving()
+        if self.checkpoints.has(self.progress.step):
+            return
         self.supervisor.finish(self.saver.copies(), self._wait("checkpoint"))
         self.saver.write(self.progress, self.stream.in_flight())
 
@@ -250,9 +256,8 @@ class RLHFLoop:
         step, asked = self.progress.step, self.supervisor.interruption
         if asked.overdue:
             return asked.error(f"{interruption}: no time to save; --resume auto goes on from the last checkpoint")
-        if self.saver.saved_step < step:
-            self._save()
-            self._finish_saving()
+        self._save()
+        self._finish_saving()
         return asked.error(f"step {step} is saved, go on with --resume auto")
 
     def _export(self) -> None:

@@ -43,6 +43,10 @@ class Roles:
         """The group of a role."""
         return next(group for group in self.all if group.role == role)
 
+    def find(self, role: str) -> WorkerGroup[Any] | None:
+        """The group of a role, if the algorithm has it."""
+        return next((group for group in self.all if group.role == role), None)
+
 
 def start_training(groups: Sequence[WorkerGroup[Any]], checkpoint: Path | None, timeout_s: float) -> None:
     """Let the ranks of each training group meet and load; all groups at the same time."""

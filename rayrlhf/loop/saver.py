@@ -36,7 +36,6 @@ class CheckpointSaver:
         self._roles, self._store, self._events = roles, store, events
         self._save: _Save | None = None
         self._failed = 0
-        self.saved_step = -1
 
     @property
     def busy(self) -> bool:
@@ -79,7 +78,7 @@ class CheckpointSaver:
                 for file in written
             }
             self._store.complete(save.folder, save.progress, files, save.in_flight)
-            self._save, self._failed, self.saved_step = None, 0, save.progress.step
+            self._save, self._failed = None, 0
 
     def abandon(self) -> None:
         """Forget a save whose ranks are gone; without a manifest it does not exist."""

@@ -7,6 +7,7 @@ order, so short answers have no advantage. Steps that the journal has are read f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,7 +64,7 @@ class RolloutStream:
         """All groups of `step` (0-based, the policy's version now), in the order of their ids."""
         for admitted in self._admitted(step):
             if admitted not in self._running:
-                self._running[admitted] = self._submit(admitted)
+                self._running[admitted] = self._submit(admitted, supervisor.workers(self._workers, wait))
         done = supervisor.finish(self._running[step], replace(wait, refused=self._refuse))
         self._running[step] = done
         infos = gather(done, wait.timeout_s, wait.phase)
@@ -85,9 +86,8 @@ class RolloutStream:
     def _admitted(self, step: int) -> range:
         return range(step, min(step + self._plan.config.max_staleness + 1, self._plan.steps))
 
-    def _submit(self, step: int) -> list[Pending[tuple[GroupInfo, list[Trajectory]]]]:
-        plan, live = self._plan, self._workers.live
-        pending = []
+    def _submit(self, step: int, live: Sequence[int]) -> list[Pending[tuple[GroupInfo, list[Trajectory]]]]:
+        plan, pending = self._plan, []
         for position, prompt in enumerate(plan.prompts.batch(plan.seed, step, plan.config.prompts_per_step)):
             group_id = f"{step + 1:06d}-{position:05d}"
             if group_id in self._refused:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rayrlhf.errors import RecoveryError, RoleFailedError, RunError
+from rayrlhf.errors import ConfigError, RecoveryError, RoleFailedError, RunError
 from rayrlhf.loop.census import Census
 from rayrlhf.loop.roles import Roles, start_training
+from rayrlhf.loop.scaling import read_counts
 from rayrlhf.loop.watchdog import Watchdog
 from rayrlhf.observability.events import EventLog
 from rayrlhf.role_types import Worker
@@ -81,6 +82,7 @@ class Supervisor:
     interruption: Interruption
     watchdog: Watchdog
     census: Census
+    counts: Path | None = None
     on_look_up: Callable[[], None] = lambda: None
     _joining: dict[tuple[str, int], Pending[Any]] = field(default_factory=dict)
     _unproven: set[int] = field(default_factory=set)
@@ -115,6 +117,22 @@ class Supervisor:
                 else:
                     raise RecoveryError(f"{failure} (also on another worker, so the fault is in what it was given)")
         return list(calls.values())
+
+    def workers(self, group: WorkerGroup[Any], wait: Wait) -> list[int]:
+        """Ranks that take calls; waits for one where all are lost."""
+        self._wait_for_a_worker(group, wait)
+        return group.live
+
+    def resize(self) -> None:
+        """Add and remove workers as people have asked (`loop/scaling.py`)."""
+        try:
+            wanted = read_counts(self.counts) if self.counts else {}
+        except (ConfigError, OSError) as error:
+            self.events.record("scaling_refused", f"workers stay as they are: {error}")
+            return
+        for role, count in wanted.items():
+            if (group := self.roles.find(role)) is not None:
+                self._resize(group, count)
 
     def push(self, version: int) -> SyncProof:
         """The learner's weights to every rollout worker that is up, new ones included."""
@@ -153,8 +171,7 @@ class Supervisor:
             if first_done([ready], 0):
                 self._join(*key, ready)
             elif time.monotonic() - ready.started > self.start_timeout_s:
-                cause = f"did not start within {self.start_timeout_s:.0f} s: is there room on the cluster?"
-                self._restart(Failure(FailureKind.HUNG, *key, "start", "start", cause))
+                self._late(*key, ready)
         if wait.version is not None and self._unproven:
             self._sync(wait.version, sorted(self._unproven))
         if self.interruption.overdue or (wait.abandon and self.interruption.requested):
@@ -231,6 +248,38 @@ class Supervisor:
         self._decide(failure)
         self._joining[key] = group.replace(failure.rank)
 
+    def _resize(self, group: WorkerGroup[Any], count: int) -> None:
+        role = group.role
+        coming = {rank for joining, rank in self._joining if joining == role} | (
+            self._unproven if role == "rollout" else set()
+        )
+        ranks = sorted({*group.live, *coming})
+        for rank in range(max(ranks) + 1, max(ranks) + 1 + count - len(ranks)):
+            self._joining[role, rank] = group.replace(rank)
+            self.events.record("worker_added", f"{role} {rank} comes up", role=role, rank=rank)
+        for rank in sorted(ranks, key=lambda rank: (rank in group.live, -rank))[: len(ranks) - count]:
+            self._forget(role, rank)
+            group.retire(rank)
+            self.events.record("worker_removed", f"{role} {rank} ended, as asked", role=role, rank=rank)
+
+    def _forget(self, role: str, rank: int) -> None:
+        self._joining.pop((role, rank), None)
+        self._lost_at.pop((role, rank), None)
+        self.census.forget(role, rank)
+        if role == "rollout":
+            self._unproven.discard(rank)
+
+    def _late(self, role: str, rank: int, ready: Pending[Any]) -> None:
+        """A worker is not up in time: it hangs, or the cluster has no room for it and the others go on without."""
+        group = self.roles.of(role)
+        if group.live and not group.has_room(rank):
+            self.events.record("no_room", f"{role} {rank} waits for room on the cluster", role=role, rank=rank)
+            self._joining[role, rank] = replace(ready, started=time.monotonic())
+            return
+        cause = f"did not start within {self.start_timeout_s:.0f} s"
+        cause += "" if group.has_room(rank) else f": the cluster has no room for {role}.cpus and {role}.gpus"
+        self._restart(Failure(FailureKind.HUNG, role, rank, "start", "start", cause))
+
     def _join(self, role: str, rank: int, ready: Pending[Any]) -> None:
         """A worker's constructor has ended."""
         del self._joining[role, rank]
@@ -242,10 +291,15 @@ class Supervisor:
             self._admit(role, rank)
 
     def _admit(self, role: str, rank: int) -> None:
-        self.roles.of(role).admit(rank)
+        group = self.roles.of(role)
+        if rank in group.live:
+            return
+        group.admit(rank)
+        self.census.take()
         if (lost_at := self._lost_at.pop((role, rank), None)) is not None:
-            self.census.take()
             self._recovered(role, rank, time.monotonic() - lost_at, "back")
+        else:
+            self.events.record("worker_joined", f"{role} {rank} takes part", role=role, rank=rank)
 
     def _recovered(self, role: str, rank: int, took_s: float, how: str) -> None:
         message = f"{role} {rank} recovered after {took_s:.1f} s: {how}"

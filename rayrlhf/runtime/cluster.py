@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from rayrlhf.errors import PlacementError
 from rayrlhf.runtime.environment import set_variables
@@ -77,11 +77,14 @@ def check_feasible(bundles: Sequence[RoleBundle]) -> None:
 
 
 class Placement:
-    """The placement groups of a run, by role."""
+    """The placement groups of a run: one a role whose bundles go together, else one a rank."""
 
     def __init__(self, bundles: Sequence[RoleBundle]) -> None:
         self._bundles = {bundle.role: bundle for bundle in bundles}
-        self._groups = {bundle.role: _reserve(bundle) for bundle in bundles}
+        self._groups: dict[tuple[str, int], PlacementGroup] = {}
+        for bundle in bundles:
+            for rank in range(bundle.count):
+                self._group(bundle.role, rank)
 
     def wait(self, timeout_s: float) -> None:
         """Block until every reservation is granted.
@@ -91,33 +94,43 @@ class Placement:
 
         """
         deadline = time.monotonic() + timeout_s
-        for role, groups in self._groups.items():
-            for group in groups:
-                if not group.wait(max(0.1, deadline - time.monotonic())):
-                    raise PlacementError(f"{role}: the cluster did not grant its resources within {timeout_s:.0f} s")
+        for (role, _), group in self._groups.items():
+            if not group.wait(max(0.1, deadline - time.monotonic())):
+                raise PlacementError(f"{role}: the cluster did not grant its resources within {timeout_s:.0f} s")
 
     def options(self, role: str, rank: int) -> dict[str, Any]:
-        """Ray actor options that put this actor on its reservation."""
+        """Ray actor options that put this actor on its reservation, which is made if the rank is new."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        bundle, groups = self._bundles[role], self._groups[role]
-        group, index = (groups[0], rank) if bundle.together else (groups[rank], 0)
+        bundle, group = self._bundles[role], self._group(role, rank)
+        index = rank if bundle.together else 0
         return {
             "num_cpus": bundle.cpus,
             "num_gpus": bundle.gpus,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
         }
 
+    def is_granted(self, role: str, rank: int) -> bool:
+        """Whether the cluster has room for the rank; a node that was lost took its reservations with it."""
+        return bool(placement_group_table(self._group(role, rank))["state"] == "CREATED")
+
+    def give_back(self, role: str, rank: int) -> None:
+        """The reservation of a rank that is not needed any more."""
+        assert not self._bundles[role].together
+        if (group := self._groups.pop((role, rank), None)) is not None:
+            remove_placement_group(group)
+
     def release(self) -> None:
         """Give all reservations back."""
-        for groups in self._groups.values():
-            for group in groups:
-                remove_placement_group(group)
+        for group in self._groups.values():
+            remove_placement_group(group)
+        self._groups.clear()
 
-
-def _reserve(bundle: RoleBundle) -> list[PlacementGroup]:
-    resources = {"CPU": bundle.cpus} | ({"GPU": bundle.gpus} if bundle.gpus else {})
-    strategy = "SPREAD" if bundle.spread else "PACK"
-    if bundle.together:
-        return [placement_group([resources] * bundle.count, strategy=strategy)]
-    return [placement_group([resources], strategy=strategy) for _ in range(bundle.count)]
+    def _group(self, role: str, rank: int) -> PlacementGroup:
+        bundle = self._bundles[role]
+        key = (role, 0 if bundle.together else rank)
+        if key not in self._groups:
+            resources = {"CPU": bundle.cpus} | ({"GPU": bundle.gpus} if bundle.gpus else {})
+            count = bundle.count if bundle.together else 1
+            self._groups[key] = placement_group([resources] * count, strategy="SPREAD" if bundle.spread else "PACK")
+        return self._groups[key]

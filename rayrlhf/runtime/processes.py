@@ -47,6 +47,11 @@ def vitals() -> Vitals:
     return Vitals(ray.get_runtime_context().get_node_id(), process.pid, resident / 2**20)
 
 
+def own_memory_mib() -> float:
+    """Resident memory of this process alone."""
+    return float(psutil.Process().memory_info().rss / 2**20)
+
+
 def stacks(pid: int, wait_s: float = 1.0) -> str:
     """State and stacks of a role's process and its children on this node, as text for people."""
     try:

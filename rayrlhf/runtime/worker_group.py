@@ -46,12 +46,16 @@ class Pending(Generic[T]):
 
 
 class WorkerGroup(Generic[R]):
-    """The actors of one role by rank. `make` creates the actor of a rank; a rank may have several lives."""
+    """The actors of one role by rank. `make` creates the actor of a rank; a rank may have several lives.
 
-    def __init__(self, role: str, make: Callable[[int], Any], count: int) -> None:
+    `placement` has their reservations; without one, there is always room.
+    """
+
+    def __init__(self, role: str, make: Callable[[int], Any], count: int, placement: Placement | None = None) -> None:
         self.role = role
         self.size = count
         self._make = make
+        self._placement = placement
         self._lives = dict.fromkeys(range(count), 0)
         self._actors = {rank: make(rank) for rank in range(count)}
         self._live = set(range(count))
@@ -114,6 +118,16 @@ class WorkerGroup(Generic[R]):
         self._actors[rank] = self._make(rank)
         return self._ready(rank)
 
+    def has_room(self, rank: int) -> bool:
+        """Whether the cluster has granted the rank its resources."""
+        return self._placement is None or self._placement.is_granted(self.role, rank)
+
+    def retire(self, rank: int) -> None:
+        """End the rank's actor for good and give its resources back; its calls can be made again elsewhere."""
+        self.lose(rank)
+        if self._placement is not None:
+            self._placement.give_back(self.role, rank)
+
     def admit(self, rank: int) -> None:
         """Let the rank take calls."""
         self._live.add(rank)
@@ -138,7 +152,11 @@ def create_group(placement: Placement, role: str, cls: type, count: int, *args: 
     """
     groups = getattr(cls, "CONCURRENCY", None)
     remote: Any = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
-    return WorkerGroup(role, lambda rank: remote.options(**placement.options(role, rank)).remote(*args, rank), count)
+
+    def make(rank: int) -> Any:
+        return remote.options(**placement.options(role, rank)).remote(*args, rank)
+
+    return WorkerGroup(role, make, count, placement)
 
 
 def gather(pending: Sequence[Pending[T]], timeout_s: float, phase: str) -> list[T]:

@@ -17,7 +17,14 @@ from rayrlhf.config.jobs import RewardJob
 from rayrlhf.data.rows import Ranking, read_rankings
 from rayrlhf.data.template import render_conversation
 from rayrlhf.engines.export import export_model
-from rayrlhf.engines.models import Normalisation, TokenScalars, load_scalar, load_tokenizer, require_weights
+from rayrlhf.engines.models import (
+    Normalisation,
+    TokenScalars,
+    load_scalar,
+    load_tokenizer,
+    require_weights,
+    scalar_shapes,
+)
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.errors import DataError
@@ -65,6 +72,10 @@ class RewardTask:
         module = load_scalar(self._job.model, self._job.model.path, head="normal", seed=self._job.seed)
         module.normalisation = Normalisation()
         return module
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The policy's backbone and a scalar head."""
+        return scalar_shapes(self._job.model.path)
 
     def length(self, item: RankedRows) -> int:
         """All answers of the prompt, padded."""

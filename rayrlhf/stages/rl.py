@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from rayrlhf.config.jobs import RLJob
+from rayrlhf.data.durable import local_copy
 from rayrlhf.data.journal import Journal
 from rayrlhf.data.prompts import PromptSet, render_prompts
 from rayrlhf.data.rows import read_prompts, read_texts
@@ -15,16 +16,19 @@ from rayrlhf.data.template import end_of_turn_ids
 from rayrlhf.engines.models import (
     generation_eos,
     load_tokenizer,
+    policy_shapes,
     require_length,
     require_reward_head,
     require_same_vocabulary,
     require_weights,
+    scalar_shapes,
 )
+from rayrlhf.engines.training_state import check_state
 from rayrlhf.loop.census import Census
 from rayrlhf.loop.checkpoint import CheckpointStore
 from rayrlhf.loop.progress import Progress
 from rayrlhf.loop.rlhf_loop import RLHFLoop
-from rayrlhf.loop.roles import Roles, start_training
+from rayrlhf.loop.roles import Roles, checkpoint_part, start_training
 from rayrlhf.loop.saver import CheckpointSaver
 from rayrlhf.loop.stream import RolloutPlan, RolloutStream
 from rayrlhf.loop.supervisor import Supervisor
@@ -80,6 +84,8 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
         )
     directory = RunDirectory(Path(job.run.directory) / job.name)
     checkpoint, progress = resume_point(job, directory, prompts, resume)
+    if checkpoint is not None:
+        _check_state(job, checkpoint)
     return RLInputs(
         prompts, end_of_turn_ids(tokenizer, generation_eos(job.model.path)), directory, checkpoint, progress
     )
@@ -99,6 +105,15 @@ def _check_models(job: RLJob, tokenizer: PreTrainedTokenizerBase) -> None:
     if job.has_critic and critic is not None:
         require_reward_head(critic, "critic.model")
         require_same_vocabulary(tokenizer, critic, "critic.model (unset: reward.model)")
+
+
+def _check_state(job: RLJob, checkpoint: Path) -> None:
+    """The saved training state is that of the job's models."""
+    with local_copy(checkpoint) as saved:
+        check_state(saved / checkpoint_part("learner"), policy_shapes(job.model.path))
+        if job.has_critic:
+            critic = job.critic.model or job.reward.model or job.model.path
+            check_state(saved / checkpoint_part("critic"), scalar_shapes(critic))
 
 
 def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
@@ -192,6 +207,7 @@ def build_loop(job: RLJob, inputs: RLInputs, roles: Roles, watch: RunWatch) -> R
         watch.interruption,
         Watchdog(census, directory.stacks, recovery.stall_s, watch.events),
         census,
+        directory.workers,
     )
     return RLHFLoop(
         job,

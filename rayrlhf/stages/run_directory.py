@@ -57,6 +57,11 @@ class RunDirectory:
         return self.root / "events.jsonl"
 
     @property
+    def workers(self) -> Path:
+        """How many workers people want, by role."""
+        return self.root / "workers.toml"
+
+    @property
     def stacks(self) -> Path:
         """What every role was doing when nothing moved."""
         return self.root / "stacks"

@@ -14,7 +14,7 @@ from rayrlhf.data.batching import micro_batches
 from rayrlhf.data.rows import read_demonstrations
 from rayrlhf.data.template import RenderedConversation, render_conversation
 from rayrlhf.engines.export import export_model
-from rayrlhf.engines.models import load_policy, load_tokenizer, require_weights
+from rayrlhf.engines.models import load_policy, load_tokenizer, policy_shapes, require_weights
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.errors import DataError
@@ -40,6 +40,10 @@ class SFTTask:
     def load(self) -> nn.Module:
         """The policy."""
         return load_policy(self._job.model)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The policy's."""
+        return policy_shapes(self._job.model.path)
 
     def length(self, item: RenderedConversation) -> int:
         """Tokens of the row."""

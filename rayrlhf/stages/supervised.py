@@ -29,7 +29,7 @@ from rayrlhf.config.load import load_job
 from rayrlhf.data.batching import split_among_ranks
 from rayrlhf.data.durable import as_path, digest_file, write_durably
 from rayrlhf.engines.training import TrainingEngine
-from rayrlhf.engines.training_state import load_module_weights, load_optimizer_state, snapshot
+from rayrlhf.engines.training_state import check_state, load_module_weights, load_optimizer_state, snapshot
 from rayrlhf.errors import CheckpointError, DataError, RoleFailedError
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
@@ -62,6 +62,10 @@ class SupervisedTask(Protocol[I]):
 
     def load(self) -> nn.Module:
         """The module to train."""
+        ...
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The parameters of what `load` gives."""
         ...
 
     def length(self, item: I) -> int:
@@ -105,7 +109,7 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     directory = RunDirectory(Path(job.run.directory) / job.name)
     if finished := _finished(job, directory, resume):
         return finished
-    done = resumable_step(job, directory, resume)
+    done = resumable_step(task, job, directory, resume)
     connect(job.run.ray_address)
     learner = job.learner
     check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
@@ -119,8 +123,8 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
 
 
-def resumable_step(job: SupervisedJob, directory: RunDirectory, resume: str) -> int:
-    """The step of the newest checkpoint, which has to be whole and of this config; 0 where there is none."""
+def resumable_step(task: SupervisedTask[Any], job: SupervisedJob, directory: RunDirectory, resume: str) -> int:
+    """The step of the newest checkpoint, which has to be whole and of this job; 0 where there is none."""
     newest = checkpoint_store(job, directory).newest()
     if resume not in ("auto", "never") and newest != as_path(resume).absolute():
         raise CheckpointError(f"--resume {resume}: {job.name} goes on from its newest checkpoint ({newest}): use auto")
@@ -130,6 +134,7 @@ def resumable_step(job: SupervisedJob, directory: RunDirectory, resume: str) -> 
         raise CheckpointError(f"{directory.root} holds a run already: choose another `name`, or --resume auto")
     manifest = verify(newest)
     require_same_config(manifest.config, job, newest)
+    check_state(newest / PART, task.shapes())
     return manifest.progress.step
 
 

@@ -7,7 +7,8 @@ import ray
 
 from rayrlhf.cli import main
 from rayrlhf.loop.checkpoint import CheckpointStore
-from rayrlhf.loop.progress import Progress, config_digest
+from rayrlhf.loop.progress import Progress
+from rayrlhf.stages.rl import prepare
 from rayrlhf.stages.run_directory import to_toml
 from tests import tiny
 from tests.system import jobs
@@ -120,8 +121,11 @@ def test_going_back_to_an_older_checkpoint_would_mix_two_histories(tiny_policy, 
     job = jobs.make(tmp_path, tiny_policy)
     config = tmp_path / "job.toml"
     config.write_text(to_toml(job))
-    store = CheckpointStore(tmp_path / "runs" / "run" / "checkpoints", 2, config_digest(job))
-    older, _ = (store.save(Progress(step, step, 0.0), lambda folder: None) for step in (1, 2))
+    prompts = prepare(job, "never").prompts
+    store = CheckpointStore(tmp_path / "runs" / "run" / "checkpoints", 2, job.model_dump(mode="json"), prompts.digest)
+    older, newer = (store.begin(step) for step in (1, 2))
+    store.complete(older, Progress(1, 1, 0.0), {})
+    store.complete(newer, Progress(2, 2, 0.0), {})
     assert main(["rl", str(config), "--resume", str(older)]) == 2
     assert "has gone on to step-000002" in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ def test_an_unchanged_config_has_no_changes():
 @pytest.mark.parametrize(
     "override",
     ["run.steps=99", "run.directory=elsewhere", "name=other", "learner.ranks=2", "learner.zero_stage=3",
-     "rollout.workers=2", "recovery.max_failures=9",
+     "rollout.workers=2", "recovery.max_failures=9", "data.prompts=moved.jsonl",
      "critic.micro_batch_tokens=2048", "checkpoint.every_steps=1", "reward.timeout_s=5.0", "rollout.threads=1"],
 )  # fmt: skip
 def test_what_does_not_shape_results_may_change_and_is_listed(override):
@@ -33,7 +33,7 @@ def test_what_does_not_shape_results_may_change_and_is_listed(override):
 @pytest.mark.parametrize(
     "override",
     ["seed=8", "learner.learning_rate=1e-4", "algorithm.kl_coefficient=0.5", "rollout.max_tokens=32",
-     "critic.betas=[0.8, 0.9]", "model.path=other", "data.prompts=other.jsonl", "critic.model=other"],
+     "critic.betas=[0.8, 0.9]", "model.path=other", "data.pretraining=other.jsonl", "critic.model=other"],
 )  # fmt: skip
 def test_what_shapes_results_may_not_and_is_named(override):
     (change,) = changes([override]).harmful
