@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test unit lint types engines system benchmarks locks clean
+.PHONY: setup quickstart test unit lint types engines system chaos locks clean
 
 setup: $(READY)
 
@@ -33,6 +33,10 @@ system: $(READY)
 
 test: lint types unit engines system
 	$(BIN)/pytest tests/gpu
+
+# All 35 kills of the matrix with the real engines, then 100 random ones; an hour or two. CHAOS="--seed 2" changes it.
+chaos: $(READY)
+	$(BIN)/python -m tests.system.chaos $(CHAOS)
 
 locks: $(READY)
 	sh requirements/lock.sh

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 wrong input, 1 the run failed."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        return int(arguments.run_command(arguments))
     except RayRLHFError as error:
         print(f"rayrlhf {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
@@ -53,10 +53,15 @@ def _parser() -> argparse.ArgumentParser:
         job.add_argument("overrides", nargs="*", metavar="section.key=value", help="keys to change")
         job.add_argument("--dry-run", action="store_true", help="print the resolved config and sizes, start nothing")
         job.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="from which checkpoint (auto)")
-        job.set_defaults(run=_run_job)
+        job.set_defaults(run_command=_run_job)
+    text = "add or remove workers of an RL run that is going on"
+    workers = commands.add_parser("workers", help=text, description=f"{text}; it looks before every step")
+    workers.add_argument("run", metavar="RUN", help="the run's directory")
+    workers.add_argument("counts", nargs="+", metavar="role=count", help="role: rollout, reward or reference")
+    workers.set_defaults(run_command=_workers)
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
-    quickstart.set_defaults(run=_quickstart)
+    quickstart.set_defaults(run_command=_quickstart)
     return parser
 
 
@@ -64,6 +69,14 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     from rayrlhf.quickstart.run import Quickstart
 
     Quickstart(Path(arguments.directory).absolute()).run()
+    return 0
+
+
+def _workers(arguments: argparse.Namespace) -> int:
+    from rayrlhf.loop.scaling import ask_for_workers
+
+    wanted = ask_for_workers(arguments.run, arguments.counts)
+    print(f"{arguments.run}: from the next step on {', '.join(f'{role} {n}' for role, n in sorted(wanted.items()))}")
     return 0
 
 

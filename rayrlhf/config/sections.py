@@ -263,4 +263,5 @@ class SupervisedRunConfig(Section):
         32, description="demonstrations, or prompts with their comparisons, per optimizer step"
     )
     timeout_s: Seconds = Field(1800.0, description="deadline of every wait of one rank for another")
+    grace_s: Seconds = Field(20.0, description="time to save after SIGTERM or Ctrl-C")
     ray_address: str | None = Field(None, description="an existing cluster; unset: start one here")

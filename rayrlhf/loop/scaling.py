@@ -8,20 +8,32 @@ doing is done by the others. Ranks that train hold state together, so their numb
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rayrlhf.data.durable import fresh, write_durably
+from rayrlhf.data.durable import as_path, fresh, write_durably
 from rayrlhf.errors import ConfigError
 
+FILE = "workers.toml"
 SCALABLE = ("rollout", "reward", "reference")
 
 
-def write_counts(path: Path, counts: Mapping[str, int]) -> dict[str, int]:
-    """Add `counts` to what was written before, and return all; what is wrong is a ConfigError."""
-    wanted = read_counts(path) | dict(counts)
-    _check(wanted, "workers")
-    write_durably(path, "".join(f"{role} = {count}\n" for role, count in sorted(wanted.items())).encode())
+def ask_for_workers(run: str, counts: Sequence[str]) -> dict[str, int]:
+    """Write `role=count` requests into a run's directory; returns all that are asked for now.
+
+    Raises:
+        ConfigError: there is no such run, or a request is none.
+
+    """
+    directory = as_path(run)
+    if not (directory / "config.toml").is_file():
+        raise ConfigError(f"{run}: no run directory (no config.toml)")
+    wanted = read_counts(directory / FILE)
+    for text in counts:
+        role, _, count = text.partition("=")
+        wanted[role] = int(count) if count.isdecimal() else 0
+    _check(wanted, f"{run}, {' '.join(counts)}")
+    write_durably(directory / FILE, "".join(f"{role} = {count}\n" for role, count in sorted(wanted.items())).encode())
     return wanted
 
 

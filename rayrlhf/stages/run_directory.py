@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rayrlhf.config.base import Section
+from rayrlhf.loop.scaling import FILE as WORKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,12 @@ class RunDirectory:
     @property
     def workers(self) -> Path:
         """How many workers people want, by role."""
-        return self.root / "workers.toml"
+        return self.root / WORKERS
+
+    @property
+    def stop(self) -> Path:
+        """Asks the ranks of a supervised stage to save and end."""
+        return self.root / "stop"
 
     @property
     def stacks(self) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from rayrlhf.role_types import SavedFile
 from rayrlhf.runtime import processes
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.stages.resume import require_same_config
 from rayrlhf.stages.run_directory import RunDirectory
 
@@ -114,12 +116,13 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     learner = job.learner
     check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
     directory.create(job)
-    display = Display(total_steps)
-    try:
-        with following(directory.metrics, display.log_supervised, done):
-            _trainer(job, make_task, directory).fit()
-    except TrainingFailedError as error:
-        raise RoleFailedError(f"{job.name}: training failed: {str(error).strip().splitlines()[-1]}") from error
+    directory.stop.unlink(missing_ok=True)
+    display, interruption = Display(total_steps), Interruption(job.run.grace_s)
+    with following(directory.metrics, display.log_supervised, done), interruption.listening():
+        _fit(_trainer(job, make_task, directory), directory, interruption)
+    if not directory.result.is_file():
+        step = resumable_step(task, job, directory, "auto")
+        raise interruption.error(f"step {step} is saved, go on with --resume auto")
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
 
 
@@ -177,6 +180,32 @@ def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -
     )
 
 
+def _fit(trainer: TorchTrainer, directory: RunDirectory, interruption: Interruption) -> None:
+    """Train to the end, or until the ranks have saved because somebody asked to stop.
+
+    In a thread, because Ray Train would take Ctrl-C for itself, and end the ranks where they are.
+    """
+    failed: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+        if interruption.requested and not directory.stop.is_file():
+            write_durably(directory.stop, b"")
+        if interruption.overdue:
+            raise interruption.error("no time to save; --resume auto goes on from the last checkpoint")
+    if failed:
+        cause = str(failed[0]).strip().splitlines()[-1]
+        raise RoleFailedError(f"{directory.root.name}: training failed: {cause}") from failed[0]
+
+
 def _train_rank(config: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
     job, directory = config["job"], config["directory"]
@@ -195,8 +224,11 @@ def _train_rank(config: dict[str, Any]) -> None:
         metrics = train_step(task, engine, items)
         for tracker in trackers:
             tracker.log(step, metrics, [])
-        if step % job.checkpoint.every_steps == 0 and step < len(steps):
+        stop = any(gather_objects(engine.rank == 0 and directory.stop.is_file(), engine))
+        if (stop or step % job.checkpoint.every_steps == 0) and step < len(steps):
             _save(engine, store, step)
+        if stop:
+            return
     final = task.evaluate(engine)
     task.export(engine, directory.model)
     if engine.rank == 0:

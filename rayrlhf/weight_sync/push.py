@@ -124,11 +124,16 @@ class WeightSync:
         learner = next((found for call, found in failed if call.role == self._learner.role), None)
         if learner is not None:
             return learner
-        lost = {}
-        for call, found in failed:
-            first = 1 + list(ranks).index(call.rank) * self._tensor_parallel
-            at = [marks[r] for r in range(first, first + self._tensor_parallel) if r in marks]
-            lost[call.rank] = f"{phase}: rollout {call.rank} was lost at {min(at, default='no bucket')}: {found}"
+        places = {rank: 1 + place * self._tensor_parallel for place, rank in enumerate(ranks)}
+
+        def named(rank: int, cause: object) -> str:
+            at = [marks[r] for r in range(places[rank], places[rank] + self._tensor_parallel) if r in marks]
+            return f"{phase}: rollout {rank} failed at {min(at, default='no bucket')}: {cause}"
+
+        lost = {call.rank: named(call.rank, found) for call, found in failed}
+        failure = error.failure if isinstance(error, RoleFailedError) else None
+        if not lost and failure is not None and failure.role == self._rollout.role:
+            return SyncFailedError(named(failure.rank, failure.cause), lost)
         return SyncFailedError("; ".join(lost.values()) or str(error), lost)
 
 

@@ -11,10 +11,11 @@ from rayrlhf.loop.roles import Roles, start_training
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.timeline import Timeline
+from rayrlhf.runtime.cluster import Placement
 from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import WorkerGroup, gather
 from rayrlhf.stages.resume import resume_point
-from rayrlhf.stages.rl import RLInputs, RunWatch, build_loop
+from rayrlhf.stages.rl import RLInputs, RunWatch, build_loop, role_bundles
 from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.types import Message, Prompt
 from tests.system import jobs
@@ -39,10 +40,22 @@ def prompts(count=10, poison=None):
 class FakeRun:
     """A loop over fakes; `sections` change the job, `faults` a role's behaviour as {role: (rank, method, what, …)}.
 
-    A fault belongs to the rank's first actor; its successors are well. `always` makes it theirs too.
+    A fault belongs to the rank's first actor; its successors are well. `always` makes it theirs too. `placed`: on
+    reservations, as a real run's roles are.
     """
 
-    def __init__(self, folder, tensors=3, faults=None, work_s=0.0, always=False, watchers=(), poison=None, **sections):
+    def __init__(
+        self,
+        folder,
+        tensors=3,
+        faults=None,
+        work_s=0.0,
+        always=False,
+        watchers=(),
+        poison=None,
+        placed=False,
+        **sections,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.job = jobs.make(folder, folder, **sections)
         self.faults, self.settings, self.always = faults or {}, (tensors, work_s), always
@@ -51,6 +64,7 @@ class FakeRun:
         self.resumed_from, self.progress = resume_point(self.job, self.directory, chosen, "auto")
         self.directory.create(self.job)
         journal, job = str(self.directory.trajectories), self.job
+        self.placement = Placement(role_bundles(job)) if placed else None
         critic = self._group("critic", FakeCritic, job.critic.ranks) if job.has_critic else None
         reference = self._group("reference", FakeReference, job.reference.workers) if job.has_reference else None
         self.roles = Roles(
@@ -84,9 +98,10 @@ class FakeRun:
             mine = (*fault[1:], 1)[:3] if fault and fault[0] == rank and first else None
             groups = getattr(cls, "CONCURRENCY", None)
             remote = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
-            return remote.options(num_cpus=0).remote(*args, rank, mine, *self.settings)
+            options = self.placement.options(role, rank) if self.placement else {"num_cpus": 0}
+            return remote.options(**options).remote(*args, rank, mine, *self.settings)
 
-        return WorkerGroup(role, make, count)
+        return WorkerGroup(role, make, count, self.placement)
 
     def ask(self, group, method):
         return ray.get([getattr(group._actors[rank], method).remote() for rank in group.live], timeout=30)

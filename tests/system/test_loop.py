@@ -8,6 +8,7 @@ import ray
 
 from rayrlhf.errors import RecoveryError, RewardError, WeightSyncError
 from rayrlhf.loop.rlhf_loop import RLHFLoop
+from tests.system import soak
 from tests.system.fake_roles import FakeLearner
 from tests.system.fake_run import FakeRun
 
@@ -124,3 +125,14 @@ def test_two_learner_ranks_take_part_in_every_collective(tmp_path):
     collectives = [FakeLearner.logprobs, FakeLearner.learn, FakeLearner.send, FakeLearner.probe, FakeLearner.snapshot]
     for method in collectives:
         assert first.count(method.__name__) == second.count(method.__name__) > 0
+
+
+def test_over_three_hundred_steps_no_role_grows(tmp_path):
+    run = FakeRun(
+        tmp_path, run={"steps": 300}, algorithm={"kind": "ppo"}, rollout={"workers": 2}, learner={"ranks": 2},
+        checkpoint={"every_steps": 10},
+    )  # fmt: skip
+    run.loop.run()
+    grown = soak.growth([metrics for _, metrics in run.memory.rows])
+    assert len(grown) == 8
+    assert {role: share for role, share in grown.items() if share > soak.MOST} == {}
