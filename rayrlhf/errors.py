@@ -46,16 +46,16 @@ class RunError(RayRLHFError):
     """The run failed although its input was right."""
 
 
-class DeadlineExceededError(RunError):
-    """A wait on a remote call ran past its deadline."""
-
-
 class RoleFailedError(RunError):
     """A Ray actor of a role died, raised or hung; `failure` says which and how (`rayrlhf.runtime.failures`)."""
 
     def __init__(self, message: str, failure: Any = None) -> None:
         super().__init__(message)
         self.failure = failure
+
+
+class DeadlineExceededError(RoleFailedError):
+    """A wait on a remote call ran past its deadline; `failure` is of the first that is late."""
 
 
 class RecoveryError(RunError):

@@ -132,10 +132,6 @@ class RolloutWorker(Worker, Protocol):
         """All samples of one prompt, journalled; two Ray objects."""
         ...
 
-    def journalled_rewards(self, step: int) -> tuple[int, Rewards]:
-        """How many, and the rewards of a committed step; two Ray objects."""
-        ...
-
     def pause(self) -> None:
         """Freeze running requests."""
         ...
@@ -246,6 +242,10 @@ class LearnerWorker(Trainer, Protocol):
 
     def probe(self, token_ids: tuple[int, ...]) -> list[float]:
         """log p(token t | < t) for t = 1, 2, …"""
+        ...
+
+    def journalled_rewards(self, step: int) -> tuple[int, Rewards]:
+        """Rank 0: how many, and the rewards of a committed step; two Ray objects."""
         ...
 
     def commit(self, step: int, groups: int, *objects: Any) -> list[Sample]:

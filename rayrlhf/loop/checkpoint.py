@@ -85,6 +85,13 @@ class CheckpointStore:
         """The newest complete checkpoint."""
         return found[-1] if (found := self.folders()) else None
 
+    def set_aside(self, folder: Path) -> Path:
+        """Take a damaged checkpoint out of the row, for people to look at; returns where it is then."""
+        aside = folder.with_name(f"damaged-{folder.name}")
+        remove_tree(aside)
+        folder.rename(aside)
+        return aside
+
     def _folder(self, step: int) -> Path:
         return self._directory / f"step-{step:06d}"
 

@@ -21,8 +21,8 @@ from typing import Any
 from rayrlhf.algorithms.kl import AdaptiveKL
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import PPOConfig
-from rayrlhf.errors import InterruptedRunError, NumericalError, RewardError
-from rayrlhf.loop.checkpoint import CheckpointStore, verify
+from rayrlhf.errors import CheckpointError, InterruptedRunError, NumericalError, RewardError
+from rayrlhf.loop.checkpoint import CheckpointStore, read_manifest, verify
 from rayrlhf.loop.progress import Progress
 from rayrlhf.loop.roles import Roles, checkpoint_part
 from rayrlhf.loop.saver import CheckpointSaver
@@ -36,7 +36,6 @@ from rayrlhf.role_types import (
     LearnRequest,
     ReferenceWorker,
     RewardWorker,
-    RolloutWorker,
     Sample,
     Trainer,
 )
@@ -74,7 +73,8 @@ class RLHFLoop:
     def run(self) -> Progress:
         """All steps that are left, then the export; returns the final progress."""
         self.supervisor.on_look_up = self.saver.poll
-        self.supervisor.census.take()
+        self.supervisor.interruption.wait_for_saves()
+        self.supervisor.workforce.census.take()
         self._furthest = self.progress.step
         while True:
             try:
@@ -93,7 +93,7 @@ class RLHFLoop:
     def _step(self) -> None:
         """One step: five phases, then what is due."""
         record = StepRecord()
-        self.supervisor.resize()
+        self.supervisor.workforce.resize()
         self._bring_weights()
         with self._phase("rollout", record):
             groups = self.stream.next(self.progress.step, self.supervisor, self._wait("rollout", idle=True))
@@ -135,23 +135,21 @@ class RLHFLoop:
     def _score(self, groups: Sequence[Group]) -> list[Pending[Any]]:
         """Reward, reference, critic and learner side by side; returns references to their scores."""
         refs = [group.trajectories for group in groups]
-        wait = self._wait("score", abandon=True)
-        pending: list[Pending[Any]] = self._rewards(refs, wait)
+        idle = self._wait("score", idle=True)
+        pending: list[Pending[Any]] = self._rewards(refs, idle)
         if (reference := self.roles.reference) is not None:
-            live = self.supervisor.workers(reference, wait)[: len(refs)]
+            live = self.supervisor.workers(reference, idle)[: len(refs)]
             for place, rank in enumerate(live):
                 pending.append(reference.start_on(rank, ReferenceWorker.logprobs, *refs[place :: len(live)]))
         if self.roles.critic:
             pending += self.roles.critic.start(CriticWorker.values, *refs)
         pending += self.roles.learner.start(LearnerWorker.logprobs, *refs)
-        return self.supervisor.finish(pending, wait)
+        return self.supervisor.finish(pending, self._wait("score", abandon=True))
 
     def _rewards(self, refs: Sequence[Any], wait: Wait) -> list[Pending[Any]]:
         """Scores of the reward workers; those of the journal where the step was committed before."""
         if self.stream.is_journalled(self.progress.step):
-            rollout = self.roles.rollout
-            first = self.supervisor.workers(rollout, wait)[0]
-            return [rollout.start_on(first, RolloutWorker.journalled_rewards, self.progress.step + 1)]
+            return [self.roles.learner.start_on(0, LearnerWorker.journalled_rewards, self.progress.step + 1)]
         reward = self.roles.reward
         live = self.supervisor.workers(reward, wait)[: len(refs)]
         return [reward.start_on(rank, RewardWorker.score, *refs[i :: len(live)]) for i, rank in enumerate(live)]
@@ -187,7 +185,7 @@ class RLHFLoop:
             f"step {self.progress.step + 1}: NaN or infinite numbers, so {who} did not take every update; "
             f"the batch is in {where}. Trajectories: {', '.join(ids)}"
         )
-        self.supervisor.events.record("bad_step", message, step=self.progress.step + 1, trajectory_ids=ids)
+        self.supervisor.workforce.events.record("bad_step", message, step=self.progress.step + 1, trajectory_ids=ids)
         if self._bad_steps > (limit := self.job.recovery.max_bad_steps):
             raise NumericalError(f"{message}. More than recovery.max_bad_steps = {limit} steps were like this")
 
@@ -219,7 +217,7 @@ class RLHFLoop:
         self.progress = self.progress.after_step(self._next_kl_coefficient(groups, record.metrics))
         if self.progress.step > self._furthest:
             self._furthest = self.progress.step
-            self.supervisor.policy.progressed()
+            self.supervisor.workforce.policy.progressed()
         return samples
 
     def _save_if_due(self) -> None:
@@ -246,19 +244,32 @@ class RLHFLoop:
         """Training state is lost: load the newest checkpoint; the journal has what was learned since."""
         self.saver.poll()
         self.saver.abandon()
-        folder = self.supervisor.rebuild(failure, self.checkpoints.newest)
+        folder = self.supervisor.rebuild(failure, self._newest_whole)
         first = Progress(0, 0, self.job.algorithm.kl_coefficient)
-        self.progress = verify(folder).progress if folder else first
+        self.progress = read_manifest(folder).progress if folder else first
         self._weights = None
+
+    def _newest_whole(self) -> Path | None:
+        """The newest checkpoint whose files are what was saved; damaged ones are set aside."""
+        while (folder := self.checkpoints.newest()) is not None:
+            try:
+                verify(folder)
+                return folder
+            except CheckpointError as error:
+                aside = self.checkpoints.set_aside(folder)
+                self.supervisor.workforce.events.record(
+                    "damaged", f"{error}; kept as {aside.name}, an older one is used"
+                )
+        return None
 
     def _save_and_end(self, interruption: InterruptedRunError) -> InterruptedRunError:
         """Asked to end: save what is learned, where the learner is at rest and there is time."""
-        step, asked = self.progress.step, self.supervisor.interruption
-        if asked.overdue:
-            return asked.error(f"{interruption}: no time to save; --resume auto goes on from the last checkpoint")
+        asked = self.supervisor.interruption
+        if asked.due:
+            return interruption
         self._save()
         self._finish_saving()
-        return asked.error(f"step {step} is saved, go on with --resume auto")
+        return asked.error(f"step {self.progress.step} is saved, go on with --resume auto")
 
     def _export(self) -> None:
         """The policy as a Hugging Face model."""
@@ -287,6 +298,6 @@ class RLHFLoop:
         record.metrics["rollout/response_tokens"] = tokens
         record.metrics["rollout/tokens_per_s"] = tokens / max(record.metrics["time/rollout_s"], 1e-9)
         record.metrics["rollout/staleness_steps"] = self.progress.version - 1 - oldest
-        record.metrics |= self.supervisor.census.take()
+        record.metrics |= self.supervisor.workforce.census.take()
         for tracker in self.trackers:
             tracker.log(self.progress.step, record.metrics, record.samples)

@@ -14,26 +14,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rayrlhf.errors import ConfigError, RecoveryError, RoleFailedError, RunError
-from rayrlhf.loop.census import Census
+from rayrlhf.errors import RecoveryError, RoleFailedError, RunError
 from rayrlhf.loop.roles import Roles, start_training
-from rayrlhf.loop.scaling import read_counts
 from rayrlhf.loop.watchdog import Watchdog
-from rayrlhf.observability.events import EventLog
+from rayrlhf.loop.workforce import Workforce
 from rayrlhf.role_types import Worker
-from rayrlhf.runtime.failures import Decision, Failure, FailureKind, FailurePolicy
+from rayrlhf.runtime.failures import Failure, FailureKind
 from rayrlhf.runtime.interruption import Interruption
-from rayrlhf.runtime.worker_group import Pending, WorkerGroup, failure_of, first_done
+from rayrlhf.runtime.worker_group import SLICE_S, Pending, WorkerGroup, failure_of, first_done
 from rayrlhf.weight_sync.proof import SyncProof
 from rayrlhf.weight_sync.push import SyncFailedError, WeightSync
 
 T = TypeVar("T")
-SLICE_S = 0.5
-"""How often a wait looks up."""
 BLAME_S = 5.0
 """How long the other ranks of a failed collective may take to say which of them died."""
 HEALTH_S = 10.0
@@ -76,17 +72,10 @@ class Supervisor:
 
     roles: Roles
     sync: WeightSync
-    policy: FailurePolicy
-    start_timeout_s: float
-    events: EventLog
+    workforce: Workforce
     interruption: Interruption
     watchdog: Watchdog
-    census: Census
-    counts: Path | None = None
     on_look_up: Callable[[], None] = lambda: None
-    _joining: dict[tuple[str, int], Pending[Any]] = field(default_factory=dict)
-    _unproven: set[int] = field(default_factory=set)
-    _lost_at: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def finish(self, pending: Sequence[Pending[T]], wait: Wait) -> list[Pending[T]]:
         """Wait for calls, making those of failed workers again; returns the answered ones in order.
@@ -123,23 +112,12 @@ class Supervisor:
         self._wait_for_a_worker(group, wait)
         return group.live
 
-    def resize(self) -> None:
-        """Add and remove workers as people have asked (`loop/scaling.py`)."""
-        try:
-            wanted = read_counts(self.counts) if self.counts else {}
-        except (ConfigError, OSError) as error:
-            self.events.record("scaling_refused", f"workers stay as they are: {error}")
-            return
-        for role, count in wanted.items():
-            if (group := self.roles.find(role)) is not None:
-                self._resize(group, count)
-
     def push(self, version: int) -> SyncProof:
         """The learner's weights to every rollout worker that is up, new ones included."""
-        wait = Wait(f"weight sync of version {version}", self.start_timeout_s)
+        wait = Wait(f"weight sync of version {version}", self.workforce.start_timeout_s)
         self._look_up(wait)
         while True:
-            ranks = sorted({*self.roles.rollout.live, *self._unproven})
+            ranks = sorted({*self.roles.rollout.live, *self.workforce.unproven})
             if not ranks:
                 self._wait_for_a_worker(self.roles.rollout, wait)
             elif (proof := self._sync(version, ranks)) is not None:
@@ -149,37 +127,33 @@ class Supervisor:
         """New training groups with the state of the newest complete checkpoint; returns its folder."""
         started = time.monotonic()
         while True:
-            self._decide(failure)
+            self.workforce.decide(failure)
             folder = newest()
             for group in self.roles.training:
                 group.rebuild()
             try:
-                start_training(self.roles.training, folder, self.start_timeout_s)
+                start_training(self.roles.training, folder, self.workforce.start_timeout_s)
             except RoleFailedError as error:
                 failure = error.failure
                 continue
-            self.census.take()
+            self.workforce.census.take()
             took_s = time.monotonic() - started
             where = folder.name if folder else "the beginning"
-            self._recovered(failure.role, failure.rank, took_s, f"training goes on from {where}")
+            self.workforce.recovered(failure.role, failure.rank, took_s, f"training goes on from {where}")
             return folder
 
     def _look_up(self, wait: Wait) -> None:
         """What happens beside the calls."""
         self.on_look_up()
-        for key, ready in list(self._joining.items()):
-            if first_done([ready], 0):
-                self._join(*key, ready)
-            elif time.monotonic() - ready.started > self.start_timeout_s:
-                self._late(*key, ready)
-        if wait.version is not None and self._unproven:
-            self._sync(wait.version, sorted(self._unproven))
-        if self.interruption.overdue or (wait.abandon and self.interruption.requested):
+        self.workforce.look_up()
+        if wait.version is not None and self.workforce.unproven:
+            self._sync(wait.version, sorted(self.workforce.unproven))
+        if wait.abandon and self.interruption.requested:
             raise self.interruption.error(f"in {wait.phase}")
 
     def _answered(self, waiting: dict[int, Pending[T]], wait: Wait) -> list[tuple[int, Failure | None]]:
         """Calls that have answered (None), failed, or are late; waits for at most a slice."""
-        done = {id(call) for call in first_done([*waiting.values(), *self._joining.values()], SLICE_S)}
+        done = {id(call) for call in first_done([*waiting.values(), *self.workforce.joining()], SLICE_S)}
         found: list[tuple[int, Failure | None]] = []
         for index, call in waiting.items():
             if id(call) in done:
@@ -202,11 +176,11 @@ class Supervisor:
         group = self.roles.of(failure.role)
         if group.is_current(call):
             if failure.kind is FailureKind.RAISED and self._is_well(group, call.rank):
-                self.policy.require_room(failure)
+                self.workforce.policy.require_room(failure)
                 if attempt >= ATTEMPTS:
                     return None
             else:
-                self._restart(failure)
+                self.workforce.restart(failure)
         self._wait_for_a_worker(group, wait)
         return group.again(call)
 
@@ -225,90 +199,10 @@ class Supervisor:
         ping = group.start_on(rank, Worker.vitals)
         return bool(first_done([ping], HEALTH_S)) and failure_of(ping, "health") is None
 
-    def _decide(self, failure: Failure) -> None:
-        """Count the failure; stop the run when its budget is spent."""
-        decision = self.policy.decide(failure)
-        self.events.record(
-            "failure", f"{failure}: {decision.value}",
-            kind=failure.kind.name.lower(), role=failure.role, rank=failure.rank, phase=failure.phase,
-            decision=decision.value,
-        )  # fmt: skip
-        if decision is Decision.STOP:
-            raise self.policy.error(failure)
-        self.policy.back_off(failure.role)
-
-    def _restart(self, failure: Failure) -> None:
-        """End what is left of a worker and create its successor, which comes up while the run goes on."""
-        key = failure.role, failure.rank
-        self._lost_at.setdefault(key, time.monotonic())
-        group = self.roles.of(failure.role)
-        group.lose(failure.rank)
-        self._unproven.discard(failure.rank) if failure.role == "rollout" else None
-        self._joining.pop(key, None)
-        self._decide(failure)
-        self._joining[key] = group.replace(failure.rank)
-
-    def _resize(self, group: WorkerGroup[Any], count: int) -> None:
-        role = group.role
-        coming = {rank for joining, rank in self._joining if joining == role} | (
-            self._unproven if role == "rollout" else set()
-        )
-        ranks = sorted({*group.live, *coming})
-        for rank in range(max(ranks) + 1, max(ranks) + 1 + count - len(ranks)):
-            self._joining[role, rank] = group.replace(rank)
-            self.events.record("worker_added", f"{role} {rank} comes up", role=role, rank=rank)
-        for rank in sorted(ranks, key=lambda rank: (rank in group.live, -rank))[: len(ranks) - count]:
-            self._forget(role, rank)
-            group.retire(rank)
-            self.events.record("worker_removed", f"{role} {rank} ended, as asked", role=role, rank=rank)
-
-    def _forget(self, role: str, rank: int) -> None:
-        self._joining.pop((role, rank), None)
-        self._lost_at.pop((role, rank), None)
-        self.census.forget(role, rank)
-        if role == "rollout":
-            self._unproven.discard(rank)
-
-    def _late(self, role: str, rank: int, ready: Pending[Any]) -> None:
-        """A worker is not up in time: it hangs, or the cluster has no room for it and the others go on without."""
-        group = self.roles.of(role)
-        if group.live and not group.has_room(rank):
-            self.events.record("no_room", f"{role} {rank} waits for room on the cluster", role=role, rank=rank)
-            self._joining[role, rank] = replace(ready, started=time.monotonic())
-            return
-        cause = f"did not start within {self.start_timeout_s:.0f} s"
-        cause += "" if group.has_room(rank) else f": the cluster has no room for {role}.cpus and {role}.gpus"
-        self._restart(Failure(FailureKind.HUNG, role, rank, "start", "start", cause))
-
-    def _join(self, role: str, rank: int, ready: Pending[Any]) -> None:
-        """A worker's constructor has ended."""
-        del self._joining[role, rank]
-        if (failure := failure_of(ready, "start")) is not None:
-            self._restart(failure)
-        elif role == "rollout":
-            self._unproven.add(rank)
-        else:
-            self._admit(role, rank)
-
-    def _admit(self, role: str, rank: int) -> None:
-        group = self.roles.of(role)
-        if rank in group.live:
-            return
-        group.admit(rank)
-        self.census.take()
-        if (lost_at := self._lost_at.pop((role, rank), None)) is not None:
-            self._recovered(role, rank, time.monotonic() - lost_at, "back")
-        else:
-            self.events.record("worker_joined", f"{role} {rank} takes part", role=role, rank=rank)
-
-    def _recovered(self, role: str, rank: int, took_s: float, how: str) -> None:
-        message = f"{role} {rank} recovered after {took_s:.1f} s: {how}"
-        self.events.record("recovered", message, role=role, rank=rank, took_s=round(took_s, 2))
-
     def _wait_for_a_worker(self, group: WorkerGroup[Any], wait: Wait) -> None:
         """Return when the group takes calls, or when a rollout worker waits for the weights that come next."""
-        while not group.live and not (group.role == "rollout" and wait.version is None and self._unproven):
-            first_done([ready for (role, _), ready in self._joining.items() if role == group.role], SLICE_S)
+        while not group.live and not (group.role == "rollout" and wait.version is None and self.workforce.unproven):
+            first_done(self.workforce.joining(group.role), SLICE_S)
             self._look_up(wait)
 
     def _sync(self, version: int, ranks: Sequence[int]) -> SyncProof | None:
@@ -316,17 +210,16 @@ class Supervisor:
         try:
             proof = self.sync.push(version, ranks)
         except SyncFailedError as error:
-            self.events.record("sync_failed", str(error), version=version, lost=sorted(error.lost))
+            self.workforce.events.record("sync_failed", str(error), version=version, lost=sorted(error.lost))
             for rank, cause in error.lost.items():
-                self._restart(_sync_failure(FailureKind.DIED, rank, cause))
+                self.workforce.restart(_sync_failure(FailureKind.DIED, rank, cause))
             if not error.lost:
-                self.policy.require_room(_sync_failure(FailureKind.RAISED, -1, str(error)))
+                self.workforce.policy.require_room(_sync_failure(FailureKind.RAISED, -1, str(error)))
             return None
         except RoleFailedError as error:
             raise TrainingLostError(error.failure) from error
         for rank in ranks:
-            self._unproven.discard(rank)
-            self._admit("rollout", rank)
+            self.workforce.admit("rollout", rank)
         return proof
 
 

@@ -107,6 +107,12 @@ class LearnerRole(TrainingRole):
         logprobs: list[float] = self._engine.forward_each([ids], forward)[0].tolist()
         return logprobs
 
+    @ray.method(num_returns=2)
+    def journalled_rewards(self, step: int) -> tuple[int, Rewards]:
+        """The rewards of a committed step."""
+        rewards = self._journal.rewards(step)
+        return len(rewards.by_id), rewards
+
     def commit(self, step: int, groups: int, *objects: Any) -> list[Sample]:
         """Write the step's journal file and show its best, median and worst answer."""
         trajectories = [t for group in objects[:groups] for t in group]

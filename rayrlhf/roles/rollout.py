@@ -21,7 +21,7 @@ from rayrlhf.errors import CheckpointError
 from rayrlhf.role_types import GenerationRequest, GroupInfo, HeldWeights, SyncAddress, SyncInfo, Vitals
 from rayrlhf.runtime import processes
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count, vllm_variables
-from rayrlhf.types import Rewards, Trajectory
+from rayrlhf.types import Trajectory
 
 if TYPE_CHECKING:
     from rayrlhf.engines.generation import GenerationEngine
@@ -109,13 +109,6 @@ class RolloutRole:
             await self._journal.record(request.step, trajectory)
         return trajectory
 
-    @ray.method(num_returns=2)
-    async def journalled_rewards(self, step: int) -> tuple[int, Rewards]:
-        """The rewards of a committed step."""
-        assert self._journal is not None
-        rewards = self._journal.rewards(step)
-        return len(rewards.by_id), rewards
-
     async def pause(self) -> None:
         """Freeze running requests and forget cached prefixes."""
         await self._engine.pause()
@@ -174,7 +167,3 @@ class TrajectorySource:
     async def record(self, step: int, trajectory: Trajectory) -> None:
         """Return when the trajectory is durable."""
         await asyncio.wrap_future(self._segments.append(step, trajectory))
-
-    def rewards(self, step: int) -> Rewards:
-        """The rewards of a committed step."""
-        return self._journal.rewards(step)

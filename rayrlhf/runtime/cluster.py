@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 
 from rayrlhf.errors import PlacementError
 from rayrlhf.runtime.environment import set_variables
+from rayrlhf.runtime.interruption import raise_if_due
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,10 @@ class Placement:
 
         """
         deadline = time.monotonic() + timeout_s
-        for (role, _), group in self._groups.items():
-            if not group.wait(max(0.1, deadline - time.monotonic())):
+        for (role, rank), group in self._groups.items():
+            while not group.wait(1.0) and time.monotonic() < deadline:
+                raise_if_due()
+            if not self.is_granted(role, rank):
                 raise PlacementError(f"{role}: the cluster did not grant its resources within {timeout_s:.0f} s")
 
     def options(self, role: str, rank: int) -> dict[str, Any]:

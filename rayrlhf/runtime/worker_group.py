@@ -18,7 +18,10 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayT
 from rayrlhf.errors import DeadlineExceededError, RayRLHFError, RoleFailedError
 from rayrlhf.runtime.cluster import Placement, log_folder
 from rayrlhf.runtime.failures import Failure, FailureKind
+from rayrlhf.runtime.interruption import raise_if_due
 
+SLICE_S = 0.5
+"""How often a wait looks up."""
 R = TypeVar("R")
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -185,8 +188,9 @@ def wait_for(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -> N
         done = first_done(waiting, max(0.0, deadline - time.monotonic()))
         if not done:
             late = "; ".join(str(p) for p in waiting)
+            failure = _failure(waiting[0], phase, FailureKind.HUNG, f"no answer within {timeout_s:.0f} s")
             raise DeadlineExceededError(
-                f"{phase}: no answer within {timeout_s:.0f} s from: {late} (logs: {log_folder()})"
+                f"{phase}: no answer within {timeout_s:.0f} s from: {late} (logs: {log_folder()})", failure
             )
         waiting = [p for p in waiting if p not in done]
         for finished in done:
@@ -194,12 +198,21 @@ def wait_for(pending: Sequence[Pending[Any]], timeout_s: float, phase: str) -> N
 
 
 def first_done(pending: Sequence[Pending[Any]], timeout_s: float) -> list[Pending[Any]]:
-    """The calls that have answered or failed, as soon as there is one; empty at the deadline."""
+    """The calls that have answered or failed, as soon as there is one; empty at the deadline.
+
+    Every wait of the driver comes through here, so an interruption ends any of them.
+    """
+    raise_if_due()
     if not pending:
         time.sleep(timeout_s)
         return []
     by_ref = {p.ref: p for p in pending}
-    ready, _ = ray.wait(list(by_ref), num_returns=1, timeout=timeout_s, fetch_local=False)
+    ready: list[Any] = []
+    left_s, deadline = timeout_s, time.monotonic() + timeout_s
+    while not ready and left_s >= 0:
+        ready, _ = ray.wait(list(by_ref), num_returns=1, timeout=min(left_s, SLICE_S), fetch_local=False)
+        raise_if_due()
+        left_s = deadline - time.monotonic()
     if ready and len(by_ref) > 1:  # whatever else is there by now
         ready, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0, fetch_local=False)
     return [by_ref[ref] for ref in ready]

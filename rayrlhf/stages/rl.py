@@ -33,6 +33,7 @@ from rayrlhf.loop.saver import CheckpointSaver
 from rayrlhf.loop.stream import RolloutPlan, RolloutStream
 from rayrlhf.loop.supervisor import Supervisor
 from rayrlhf.loop.watchdog import Watchdog
+from rayrlhf.loop.workforce import Workforce
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.timeline import Timeline
@@ -197,17 +198,21 @@ def build_loop(job: RLJob, inputs: RLInputs, roles: Roles, watch: RunWatch) -> R
         directory.checkpoints, job.checkpoint.keep, job.model_dump(mode="json"), inputs.prompts.digest
     )
     census = Census(roles)
-    watch.timeline.watch(FaultInjector.from_environment(census.pid_of).phase)
+    watch.timeline.watch(FaultInjector.from_environment(directory.root, census.pid_of).phase)
+    workforce = Workforce(
+        roles,
+        FailurePolicy(recovery.max_failures, recovery.backoff_s),
+        watch.events,
+        census,
+        job.run.start_timeout_s,
+        directory.workers,
+    )
     supervisor = Supervisor(
         roles,
         weight_sync(job, roles, inputs.prompts),
-        FailurePolicy(recovery.max_failures, recovery.backoff_s),
-        job.run.start_timeout_s,
-        watch.events,
+        workforce,
         watch.interruption,
         Watchdog(census, directory.stacks, recovery.stall_s, watch.events),
-        census,
-        directory.workers,
     )
     return RLHFLoop(
         job,

@@ -40,7 +40,7 @@ from rayrlhf.role_types import SavedFile
 from rayrlhf.runtime import processes
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
-from rayrlhf.runtime.interruption import Interruption
+from rayrlhf.runtime.interruption import Interruption, raise_if_due
 from rayrlhf.stages.resume import require_same_config
 from rayrlhf.stages.run_directory import RunDirectory
 
@@ -194,13 +194,13 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, interruption: Interrupt
             failed.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)
+    interruption.wait_for_saves()
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
+        raise_if_due()
         if interruption.requested and not directory.stop.is_file():
             write_durably(directory.stop, b"")
-        if interruption.overdue:
-            raise interruption.error("no time to save; --resume auto goes on from the last checkpoint")
     if failed:
         cause = str(failed[0]).strip().splitlines()[-1]
         raise RoleFailedError(f"{directory.root.name}: training failed: {cause}") from failed[0]

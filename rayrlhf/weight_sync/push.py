@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rayrlhf.errors import DeadlineExceededError, RoleFailedError, RunError, WeightSyncError
+from rayrlhf.errors import RoleFailedError, RunError, WeightSyncError
 from rayrlhf.role_types import LearnerWorker, RolloutWorker, SyncAddress, SyncInfo
 from rayrlhf.runtime.failures import Failure, FailureKind
 from rayrlhf.runtime.worker_group import Pending, WorkerGroup, first_done, gather, result, wait_for
@@ -78,7 +78,7 @@ class WeightSync:
         except WeightSyncError:
             self._rollout.kill()  # nobody may answer with weights that are not what was sent
             raise
-        except (RoleFailedError, DeadlineExceededError) as error:
+        except RoleFailedError as error:
             raise self._abort(ranks, phase, error) from error
 
     def _connect(self, ranks: Sequence[int]) -> SyncInfo:
@@ -113,7 +113,7 @@ class WeightSync:
         held, wanted = gather(holding, timeout_s, phase), gather(probing, timeout_s, phase)[0]
         return prove(version, sent, dict(zip(ranks, held, strict=True)), wanted, self._tolerance)
 
-    def _abort(self, ranks: Sequence[int], phase: str, error: RunError) -> RunError:
+    def _abort(self, ranks: Sequence[int], phase: str, error: RoleFailedError) -> RunError:
         """Let every end go; what does not is lost. Returns what to raise."""
         marks = read_marks(self._connection.where) if self._connection else {}
         grace_s = ABORT_S if self._connection else CONNECT_S + ABORT_S
@@ -131,8 +131,8 @@ class WeightSync:
             return f"{phase}: rollout {rank} failed at {min(at, default='no bucket')}: {cause}"
 
         lost = {call.rank: named(call.rank, found) for call, found in failed}
-        failure = error.failure if isinstance(error, RoleFailedError) else None
-        if not lost and failure is not None and failure.role == self._rollout.role:
+        failure = error.failure
+        if not lost and failure.kind is not FailureKind.HUNG and failure.role == self._rollout.role:
             return SyncFailedError(named(failure.rank, failure.cause), lost)
         return SyncFailedError("; ".join(lost.values()) or str(error), lost)
 

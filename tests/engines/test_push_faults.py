@@ -14,6 +14,7 @@ from rayrlhf.loop.census import Census
 from rayrlhf.loop.roles import Roles, start_training
 from rayrlhf.loop.supervisor import Supervisor, Wait
 from rayrlhf.loop.watchdog import Watchdog
+from rayrlhf.loop.workforce import Workforce
 from rayrlhf.observability.events import EventLog
 from rayrlhf.role_types import Worker
 from rayrlhf.roles.rollout import RolloutSetup
@@ -51,10 +52,9 @@ class TwoEngines:
         events = EventLog(show=lambda message: self.seen.append((time.monotonic(), message)))
         census = Census(self.roles)
         prompts = PromptSet((Prompt("p", (Message(role="user", content="x"),), tuple(range(5, 25))),), ())
-        self.supervisor = Supervisor(
-            self.roles, weight_sync(job, self.roles, prompts), FailurePolicy(3, 0.1), 180.0, events,
-            Interruption(20.0), Watchdog(census, folder / "stacks", 600.0, events), census,
-        )  # fmt: skip
+        workforce = Workforce(self.roles, FailurePolicy(3, 0.1), events, census, 180.0)
+        sync, watchdog = weight_sync(job, self.roles, prompts), Watchdog(census, folder / "stacks", 600.0, events)
+        self.supervisor = Supervisor(self.roles, sync, workforce, Interruption(20.0), watchdog)
         self.version = 0
 
     def ask(self, call):

@@ -21,7 +21,7 @@ from rayrlhf.types import Completion, Reward, Rewards, TokenScores, VersionSpan
 
 
 class Faulty:
-    """Counts calls; `fault` = (method, what, from which call on) misbehaves: die, hang, raise, disk or stale."""
+    """Counts calls; `fault` = (method, what, from which call on) misbehaves: die, hang, raise, disk, stale or nan."""
 
     def __init__(self, rank, fault=None, tensors=3, work_s=0.0):
         processes.adopt()
@@ -153,6 +153,9 @@ class FakeTrainer(FakeRole):
     def learn(self, request, groups, *objects):
         self._called("learn")
         rows = sorted((t.id, t.completion.token_ids) for group in objects[:groups] for t in group)
+        if self.fault[:2] == ("learn", "nan") and self.calls.count("learn") >= self.fault[2]:
+            self.bad = (rows[0][0],)
+            return {"reward/failed_share": 0.0, "policy/skipped_updates": 1.0, "kl/sequence_nats": 0.0}
         rewards = sorted(
             (id_, r.value) for o in objects[groups:] if isinstance(o, Rewards) for id_, r in o.by_id.items()
         )
@@ -168,6 +171,9 @@ class FakeTrainer(FakeRole):
         }
 
     failed_share = 0.0
+
+    def bad_trajectories(self):
+        return self.bad
 
     def snapshot(self):
         self._called("snapshot")
@@ -229,6 +235,11 @@ class FakeLearner(FakeTrainer):
     def probe(self, token_ids):
         self._called("probe")
         return [-1.0 for _ in token_ids[1:]]
+
+    @ray.method(num_returns=2)
+    def journalled_rewards(self, step):
+        rewards = self.journal.rewards(step)
+        return len(rewards.by_id), rewards
 
     def commit(self, step, groups, *objects):
         self._called("commit")

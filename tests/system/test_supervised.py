@@ -1,10 +1,16 @@
 """SFT and reward modelling on Ray Train, and what they export: plain transformers and vLLM load it."""
 
 import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
+import uuid
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,7 +28,9 @@ from rayrlhf.rewards.model import ModelReward
 from rayrlhf.rewards.requests import RewardRequest
 from rayrlhf.stages.generate import AnswerConfig, answer
 from rayrlhf.stages.reward_model import run_reward
+from rayrlhf.stages.run_directory import to_toml
 from rayrlhf.stages.sft import run_sft
+from tests.system import chaos
 
 LEARNER = {"ranks": 2, "cpus": 0.5, "threads": 1, "zero_stage": 2, "micro_batch_tokens": 512}
 
@@ -162,10 +170,15 @@ def test_overlong_prompts_are_left_out_and_the_others_stay(tiny_policy):
     assert render_prompts(rows, tokenizer, 64).overlong_ids == ("long",)
 
 
+def wait_for_rows(metrics, count):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not metrics.is_file() or metrics.read_text().count("\n") < count):
+        time.sleep(0.02)
+
+
 def kill_a_rank(metrics, after_steps, killed):
     """SIGKILL one Ray Train worker once `after_steps` are logged."""
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) < after_steps:
-        time.sleep(0.02)
+    wait_for_rows(metrics, after_steps)
     ranks = [p for p in psutil.process_iter() if "RayTrainWorker" in " ".join(p.cmdline())]
     ranks[0].kill()
     killed.append(ranks[0].pid)
@@ -201,6 +214,28 @@ def test_a_stage_that_was_cut_off_goes_on_where_it_was(reward, tmp_path, tiny_po
     shutil.rmtree(tmp_path / "reward" / "model")
     assert run_reward(job).metrics == reward[1].metrics
     assert numbers(tmp_path / "reward") == numbers(reward[0])
+
+
+@pytest.mark.parametrize(("kind", "sent", "code"), [("sft", signal.SIGTERM, 143), ("reward", signal.SIGINT, 130)])
+def test_a_stage_asked_to_end_saves_first_and_goes_on_from_there(kind, sent, code, request, tmp_path, tiny_policy):
+    folder, undisturbed = request.getfixturevalue(kind)
+    make, run = {"sft": (sft_job, run_sft), "reward": (reward_job, run_reward)}[kind]
+    job, mark = make(tmp_path, tiny_policy), uuid.uuid4().hex
+    (tmp_path / "job.toml").write_text(to_toml(job))
+    log = tmp_path / "log.txt"
+    command = [str(Path(sys.executable).with_name("rayrlhf")), kind, str(tmp_path / "job.toml")]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env={**os.environ, chaos.MARK: mark}, stdout=output, stderr=output)
+        wait_for_rows(tmp_path / kind / "metrics.jsonl", 7)
+        process.send_signal(sent)
+        assert process.wait(60) == code, log.read_text()[-3000:]
+    assert chaos.survivors(mark) == []
+    saved = max(int(path.parent.name[5:]) for path in (tmp_path / kind).glob("checkpoints/*/manifest.json"))
+    assert saved >= 7
+    assert f"interrupted by {sent.name}: step {saved} is saved, go on with --resume auto" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert run(job).metrics == undisturbed.metrics
+    assert numbers(tmp_path / kind) == numbers(folder)
 
 
 @pytest.mark.parametrize("resume", ["never", "elsewhere"])

@@ -1,0 +1,136 @@
+"""Faults other than a kill, and ways to end: stopped processes, full disks, damaged files, bad numbers, signals."""
+
+import json
+import os
+import signal
+import threading
+from dataclasses import asdict
+
+import pytest
+import ray
+
+from rayrlhf.errors import InterruptedRunError, NumericalError, RecoveryError
+from rayrlhf.loop.checkpoint import verify
+from rayrlhf.runtime.faults import Fault
+from tests.system import faults
+from tests.system.fake_run import FakeRun
+
+STEPS = 8
+PPO = {"algorithm": {"kind": "ppo"}, "checkpoint": {"every_steps": 2}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The learner's state after every step."""
+    run = FakeRun(tmp_path_factory.mktemp("undisturbed"), run={"steps": STEPS}, **PPO)
+    run.loop.run()
+    return run.ask(run.roles.learner, "by_step")[0]
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    def plan(*wanted):
+        monkeypatch.setenv("RAYRLHF_FAULTS", json.dumps([asdict(fault) for fault in wanted]))
+
+    return plan
+
+
+def check(run, undisturbed, steps=STEPS):
+    assert run.history()[0] == undisturbed[steps]
+    faults.check_journal(run.directory.trajectories, steps, 4, 4)
+
+
+def events(run, kind):
+    return [event for event in run.events() if event["event"] == kind]
+
+
+@pytest.mark.parametrize(("role", "phase"), [("reward", "score"), ("learner", "learn"), ("rollout", "rollout")])
+def test_a_stopped_process_is_reported_with_its_stacks_and_replaced(tmp_path, undisturbed, planned, role, phase):
+    planned(Fault(role, 0, phase, 3, "stop"))
+    run = FakeRun(
+        tmp_path, work_s=0.1, run={"steps": STEPS, "phase_timeout_s": 6.0}, recovery={"stall_s": 2.0, "backoff_s": 0.1},
+        rollout={"workers": 1}, **PPO,
+    )  # fmt: skip
+    run.loop.run()
+    check(run, undisturbed)
+    stall = events(run, "stall")[0]
+    assert stall["message"].startswith(f"{phase} of step 3: no answer for ")
+    assert any(waiting.startswith(f"{role} 0, ") for waiting in stall["waiting"])
+    (text,) = [path.read_text() for path in run.directory.stacks.iterdir()][:1]
+    part = text.partition(f"=== {role} 0\n")[2].partition("===")[0]
+    assert "stopped" in part
+    for other in ("rollout", "reward", "reference", "critic", "learner"):
+        assert f"=== {other} 0\n" in text
+    assert [(event["role"], event["rank"]) for event in events(run, "recovered")] == [(role, 0)]
+
+
+@pytest.mark.parametrize(("role", "phase"), [("rollout", "rollout"), ("learner", "checkpoint"), ("learner", "commit")])
+def test_a_full_disk_ends_the_run_and_nothing_is_lost(tmp_path, undisturbed, planned, role, phase):
+    planned(Fault(role, 0, phase, 4, "disk"))
+    run = FakeRun(tmp_path, work_s=0.05, run={"steps": STEPS}, **PPO)
+    with pytest.raises(RecoveryError, match="Make room, then go on with --resume auto: nothing is lost"):
+        run.loop.run()
+    planned()
+    rest = FakeRun(tmp_path, run={"steps": STEPS}, **PPO)
+    assert rest.progress.step >= 2
+    rest.loop.run()
+    check(rest, undisturbed)
+
+
+def test_a_checkpoint_damaged_under_way_is_set_aside_and_the_older_one_used(tmp_path, undisturbed, planned):
+    planned(
+        Fault("driver", 0, "rollout", 6, "corrupt", path="checkpoints/step-*/policy/*"),
+        Fault("learner", 0, "learn", 6, after_s=0.02),
+    )
+    run = FakeRun(tmp_path, work_s=0.1, run={"steps": STEPS}, **PPO)
+    run.loop.run()
+    check(run, undisturbed)
+    (damaged,) = events(run, "damaged")
+    assert "step-000004/policy/shard-0: not the file that was saved" in damaged["message"]
+    assert (run.directory.checkpoints / "damaged-step-000004").is_dir()
+    assert "goes on from step-000002" in events(run, "recovered")[0]["message"]
+    for folder in run.store.folders():
+        verify(folder)
+
+
+def test_bad_numbers_are_tolerated_up_to_the_limit_and_then_end_the_run_with_the_trajectories(tmp_path):
+    run = FakeRun(tmp_path, faults={"learner": (0, "learn", "nan", 2)}, recovery={"max_bad_steps": 2}, run={"steps": 9})
+    with pytest.raises(NumericalError, match=r"step 4: .*Trajectories: 000004-00000-000\. More than .* = 2 steps"):
+        run.loop.run()
+    assert [event["trajectory_ids"] for event in events(run, "bad_step")] == [
+        [f"{step:06d}-00000-000"] for step in (2, 3, 4)
+    ]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_end_a_run_saves_what_it_learned_and_goes_on_from_there(tmp_path, undisturbed, sent):
+    run = FakeRun(
+        tmp_path, work_s=0.1, run={"steps": STEPS}, algorithm=PPO["algorithm"], checkpoint={"every_steps": 99}
+    )
+    threading.Timer(2.0, os.kill, [os.getpid(), sent]).start()
+    with run.interruption.listening(), pytest.raises(InterruptedRunError) as ended:
+        run.loop.run()
+    assert ended.value.exit_code == 128 + sent
+    rest = FakeRun(tmp_path, run={"steps": STEPS}, **PPO)
+    assert f"step {rest.progress.step} is saved" in str(ended.value)
+    assert 0 < rest.progress.step < STEPS
+    rest.loop.run()
+    check(rest, undisturbed)
+
+
+def test_a_save_that_takes_longer_than_the_grace_ends_all_the_same(tmp_path):
+    run = FakeRun(
+        tmp_path, faults={"learner": (0, "snapshot", "hang")}, run={"steps": STEPS}, recovery={"grace_s": 2.0},
+        work_s=0.1, checkpoint={"every_steps": 99},
+    )  # fmt: skip
+    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    with run.interruption.listening(), pytest.raises(InterruptedRunError, match="SIGTERM: no time to save"):
+        run.loop.run()
+    run.roles.learner.kill()
