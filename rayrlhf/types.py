@@ -150,14 +150,17 @@ class ExperienceBatch:
         return replace(self, trajectory_ids=tuple(self.trajectory_ids[i] for i in indices), **tensors)
 
     def not_finite(self) -> tuple[str, ...]:
-        """Ids of the rows that hold a NaN or an infinity somewhere."""
-        import torch
+        """Ids of the rows with a NaN or an infinity: where one was measured, else where one was derived.
 
-        wrong = torch.zeros(len(self), dtype=torch.bool)
-        for tensor in (getattr(self, f.name) for f in fields(self) if f.name != "trajectory_ids"):
-            finite = torch.isfinite(tensor.float())
-            wrong |= ~(finite.all(-1) if finite.dim() == 2 else finite).cpu()
-        return tuple(id_ for id_, bad in zip(self.trajectory_ids, wrong.tolist(), strict=True) if bad)
+        Whitening and group means carry a bad number into the advantages of other rows, which are not to blame.
+        """
+        measured = (self.policy_logprobs, self.behaviour_logprobs, self.reference_logprobs, self.values)
+        derived = (self.advantages, self.returns, self.importance_weights)
+        return self._not_finite(measured) or self._not_finite(derived)
+
+    def _not_finite(self, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
+        wrong = [not all(bool(tensor[row].isfinite().all()) for tensor in tensors) for row in range(len(self))]
+        return tuple(id_ for id_, bad in zip(self.trajectory_ids, wrong, strict=True) if bad)
 
     def to(self, device: torch.device) -> ExperienceBatch:
         """The same batch on another device."""

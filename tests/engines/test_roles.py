@@ -6,6 +6,7 @@ import socket
 import pytest
 import torch
 import torch.multiprocessing as mp
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rayrlhf.role_types import LearnRequest
@@ -43,7 +44,7 @@ def rendezvous():
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return Rendezvous("127.0.0.1", probe.getsockname()[1], 1)
+        return Rendezvous("127.0.0.1", probe.getsockname()[1], 1, 60.0)
 
 
 def ppo(folder, policy, reward_model, **algorithm):
@@ -74,6 +75,7 @@ def learn(_, folder, policy, reward_model):
         )
         role.export(str(folder / f"policy-{coefficient}"))
         results[coefficient] = metrics
+    results["bad"] = learn_from_nan(role, folder)
     critic = CriticRole(ppo(folder, policy, reward_model), str(folder), 0)
     critic.start(rendezvous(), None)
     results["values"] = critic.values(trajectories())[1].by_id
@@ -83,6 +85,17 @@ def learn(_, folder, policy, reward_model):
         done = critic.learn(request, 1, trajectories(), rewards(), scores("policy"), scores("reference"), values)
         results["explained"].append(done["critic/explained_variance"])
     torch.save(results, folder / "results.pt")
+
+
+def learn_from_nan(role, folder):
+    """One log-probability is NaN: (metrics, ids that are named, digests of the weights before and after)."""
+    from rayrlhf.engines.training_state import weights_digest
+
+    own = scores("policy")
+    own.by_id["003"][2] = float("nan")
+    before = weights_digest(role._engine)
+    metrics = role.learn(LearnRequest(4, 0.0), 1, trajectories(), rewards(), own, scores("reference"), scores("value"))
+    return metrics, role.bad_trajectories(), before, weights_digest(role._engine)
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +139,15 @@ def test_the_explained_variance_of_the_critic_rises(trained):
     explained = trained[1]["explained"]
     assert explained[0] < 0.2
     assert explained[-1] > 0.5
+
+
+def test_a_step_with_a_number_that_is_not_finite_is_not_applied_and_kept_for_inspection(trained):
+    folder, results = trained
+    metrics, ids, before, after = results["bad"]
+    assert metrics["policy/skipped_updates"] == 1
+    assert ids == ("003",)
+    assert before == after
+    with safe_open(folder / "step-000005-policy.safetensors", framework="pt") as kept:
+        assert kept.metadata()["bad_trajectory_ids"] == "003"
+        assert kept.metadata()["trajectory_ids"] == ",".join(t.id for t in trajectories())
+        assert torch.isnan(kept.get_tensor("policy_logprobs")).sum() == 1

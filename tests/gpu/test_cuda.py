@@ -72,7 +72,7 @@ def train(_, model, port, folder):
     from rayrlhf.engines.process_group import Rendezvous, join
     from rayrlhf.engines.training import TrainingEngine
 
-    join(Rendezvous("127.0.0.1", port, 1), 0)
+    join(Rendezvous("127.0.0.1", port, 1, 60.0), 0)
     config = LearnerConfig(zero_stage=3, learning_rate=1e-3)
     engine = TrainingEngine(load_policy(ModelConfig(path=model, dtype="bfloat16")), config, "bfloat16")
     ids = torch.randint(4, 100, (4, 16), device=engine.device)
