@@ -80,6 +80,7 @@ class CheckpointSaver:
             }
             self._store.complete(save.folder, save.progress, files, save.in_flight)
             self._save, self._failed, self.saved_step = None, 0, save.progress.step
+            self._events.note("saved", f"{save.folder.name} is saved", step=save.progress.step)
 
     def abandon(self) -> None:
         """Forget a save whose ranks are gone; without a manifest it does not exist."""
