@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         job.add_argument("--dry-run", action="store_true", help="print the resolved config and sizes, start nothing")
         job.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="from which checkpoint (auto)")
         job.set_defaults(run=_run_job)
+    report = commands.add_parser("report", help="write the page of a run, report.html, into its directory")
+    report.add_argument("directory", metavar="RUN", help="a run directory, as in runs/ppo; it may be running or broken")
+    report.set_defaults(run=_report)
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
     quickstart.set_defaults(run=_quickstart)
@@ -64,6 +67,13 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     from rayrlhf.quickstart.run import Quickstart
 
     Quickstart(Path(arguments.directory).absolute()).run()
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from rayrlhf.report.page import report
+
+    print(report(arguments.directory))
     return 0
 
 
