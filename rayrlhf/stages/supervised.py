@@ -34,11 +34,13 @@ from rayrlhf.errors import CheckpointError, DataError, RoleFailedError
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
 from rayrlhf.observability.display import Display
+from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker, following
 from rayrlhf.role_types import SavedFile
 from rayrlhf.runtime import processes
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.stages.recording import recording
 from rayrlhf.stages.resume import require_same_config
 from rayrlhf.stages.run_directory import RunDirectory
 
@@ -110,12 +112,9 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     learner = job.learner
     check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
     directory.create(job)
-    display = Display(total_steps)
-    try:
-        with following(directory.metrics, display.log_supervised, done):
-            _trainer(job, make_task, directory).fit()
-    except TrainingFailedError as error:
-        raise RoleFailedError(f"{job.name}: training failed: {str(error).strip().splitlines()[-1]}") from error
+    events, show = EventLog(directory.events), Display(total_steps).log_supervised
+    with recording(directory, events, done, total_steps), following(directory.metrics, show, done):
+        _fit(_trainer(job, make_task, directory), job.name)
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
 
 
@@ -152,6 +151,13 @@ def _finished(job: SupervisedJob, directory: RunDirectory, resume: str) -> Super
         raise CheckpointError(f"{directory.root} holds a result already: choose another `name`, or remove it")
     require_same_config(load_job(kind, directory.config).model_dump(mode="json"), job, directory.root)
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
+
+
+def _fit(trainer: TorchTrainer, name: str) -> None:
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise RoleFailedError(f"{name}: training failed: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -> TorchTrainer:
