@@ -68,9 +68,14 @@ def ticks(low: float, high: float, at_most: int = 6) -> list[float]:
 
 
 def tick_texts(values: Sequence[float]) -> list[str]:
-    """Ticks of one axis in words, all with the same decimals."""
-    largest = max(map(abs, values), default=0.0)
-    if len(values) < 2 or largest >= 1e7 or largest < 1e-3:
+    """Ticks of one axis in words, with as many digits as tell them apart."""
+    if len(values) < 2:
         return [number(value) for value in values]
-    decimals = min(max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9)), 8)
-    return [f"{value:,.{decimals}f}".replace("-", "−") for value in (v if abs(v) > 1e-12 else 0.0 for v in values)]
+    largest = max(map(abs, values))
+    step = math.floor(math.log10(values[1] - values[0]) + 1e-9)
+    if 1e-3 <= largest < 1e7:
+        texts = [f"{value:,.{min(max(0, -step), 8)}f}" for value in values]
+    else:
+        digits = math.floor(math.log10(largest) + 1e-9) - step + 1
+        texts = [f"{value:.{min(max(1, digits), 8)}g}" for value in values]
+    return [f"−{text[1:]}" if text.startswith("-") else text for text in texts]

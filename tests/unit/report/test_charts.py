@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrlhf.report.bins import MOST_BINS, binned, stacked
@@ -64,6 +64,7 @@ def test_a_chart_that_only_tells_of_change_is_left_out_without_any():
     assert [c.title for c in charts_of(arrange({"kl/coefficient": {1: 0.1, 2: 0.2}}))] == ["KL coefficient"]
 
 
+@settings(deadline=None)
 @given(st.lists(columns, min_size=1, max_size=3))
 def test_lines_and_their_bands_stay_inside_the_axes(series):
     drawn = plot(chart(*series), sorted({step for values in series for step in values}), [])
@@ -74,6 +75,7 @@ def test_lines_and_their_bands_stay_inside_the_axes(series):
     assert all(TOP - 0.1 <= tick.at <= BOTTOM + 0.1 for tick in drawn.y_ticks)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2000), st.data())
 def test_a_long_run_is_drawn_in_bins_whose_band_holds_every_value(count, data):
     steps = list(range(1, count + 1))

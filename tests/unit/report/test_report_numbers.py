@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrlhf.report.numbers import SHARE, Unit, duration, moment, number, size_of, tick_texts, ticks
@@ -35,6 +35,7 @@ def test_a_moment_that_no_calendar_has_is_left_out():
     assert moment(1e300) == ""
 
 
+@settings(deadline=None)
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
 def test_ticks_are_within_the_axis_evenly_spaced_few_and_told_apart(low, width):
     high = low + width
@@ -44,9 +45,11 @@ def test_ticks_are_within_the_axis_evenly_spaced_few_and_told_apart(low, width):
     assert all(low - slack <= tick <= high + slack for tick in found)
     steps = [b - a for a, b in pairwise(found)]
     assert all(step == pytest.approx(steps[0], rel=1e-3) for step in steps) or width < abs(low) * 1e-9
-    if width > abs(high) * 1e-2 and width > 1e-3:
+    if width > abs(high) * 1e-4:
         assert len(set(tick_texts(found))) == len(found)
 
 
 def test_texts_of_an_axis_have_the_same_decimals():
     assert tick_texts([-0.5, 0.0, 0.5, 1.0]) == ["−0.5", "0.0", "0.5", "1.0"]
+    assert tick_texts([-5e-7, 0.0, 5e-7, 1e-6, 1.5e-6]) == ["−5e-07", "0", "5e-07", "1e-06", "1.5e-06"]
+    assert tick_texts([1.31e8, 1.315e8, 1.32e8]) == ["1.31e+08", "1.315e+08", "1.32e+08"]
