@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     workers.add_argument("run", metavar="RUN", help="the run's directory")
     workers.add_argument("counts", nargs="+", metavar="role=count", help="role: rollout, reward or reference")
     workers.set_defaults(run_command=_workers)
+    report = commands.add_parser("report", help="write the page of a run, report.html, into its directory")
+    report.add_argument("run", metavar="RUN", help="a run directory, as in runs/ppo; it may be running or broken")
+    report.set_defaults(run_command=_report)
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
     quickstart.set_defaults(run_command=_quickstart)
@@ -77,6 +80,13 @@ def _workers(arguments: argparse.Namespace) -> int:
 
     wanted = ask_for_workers(arguments.run, arguments.counts)
     print(f"{arguments.run}: from the next step on {', '.join(f'{role} {n}' for role, n in sorted(wanted.items()))}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from rayrlhf.report.page import report
+
+    print(report(arguments.run))
     return 0
 
 

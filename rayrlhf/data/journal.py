@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,15 @@ SCHEMA: Mapping[str, tuple[str, str]] = {
 """Columns of a committed step: Arrow type and meaning. The files carry the meaning too, as field metadata."""
 
 _STEP_FILE = re.compile(r"step-(\d{6,})\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A group that the run gave up."""
+
+    group_id: str
+    prompt_id: str
+    cause: str
 
 
 class Journal:
@@ -98,9 +108,9 @@ class Journal:
             }
         )
 
-    def rows(self, step: int) -> list[dict[str, Any]]:
-        """The rows of a committed step, as written."""
-        rows: list[dict[str, Any]] = self._table(step).to_pylist()
+    def rows(self, step: int, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows of a committed step, as written; all columns by default."""
+        rows: list[dict[str, Any]] = self._table(step, columns).to_pylist()
         return rows
 
     def table(self, steps: Sequence[int] | None = None) -> pyarrow.Table:
@@ -141,13 +151,18 @@ class Journal:
 
     def rejected(self) -> set[str]:
         """The ids of the groups that were given up; a torn last line is none."""
-        groups = set()
+        return {rejection.group_id for rejection in self.rejections()}
+
+    def rejections(self) -> list[Rejection]:
+        """The groups that were given up, in the order in which that happened."""
+        found = []
         for number, line in enumerate(self._rejections().split(b"\n")[:-1], start=1):
             try:
-                groups.add(str(json.loads(line)["group_id"]))
+                row = json.loads(line)
+                found.append(Rejection(str(row["group_id"]), str(row["prompt_id"]), str(row["cause"])))
             except (ValueError, KeyError, TypeError):
                 raise CheckpointError(f"{self._rejected}, line {number}: damaged; remove the line") from None
-        return groups
+        return found
 
     def _rejections(self) -> bytes:
         with suppress(FileNotFoundError):
@@ -157,17 +172,18 @@ class Journal:
     def _file(self, step: int) -> Path:
         return self._directory / f"step-{step:06d}.parquet"
 
-    def _table(self, step: int) -> pyarrow.Table:
+    def _table(self, step: int, columns: Sequence[str] | None = None) -> pyarrow.Table:
         import pyarrow
 
+        chosen = list(SCHEMA) if columns is None else list(columns)
+        schema = pyarrow.schema([arrow_schema().field(name) for name in chosen])
         path = self._file(step)
         try:
             source = pyarrow.BufferReader(fresh(path).read_bytes())
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file; step {step} is not committed") from None
         with _naming_damage(path):
-            table = _open_parquet(source, step).read(columns=list(SCHEMA))
-            return table.select(list(SCHEMA)).cast(arrow_schema())
+            return _open_parquet(source, step).read(columns=chosen).select(chosen).cast(schema)
 
 
 def arrow_schema() -> pyarrow.Schema:

@@ -5,6 +5,7 @@ begin ──▶ all ranks copy (the loop waits) ──▶ all ranks write (it do
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class _Save:
     progress: Progress
     in_flight: tuple[str, ...]
     writing: list[tuple[str, Pending[list[SavedFile]]]]
+    started: float
 
 
 class CheckpointSaver:
@@ -54,7 +56,7 @@ class CheckpointSaver:
             part = checkpoint_part(group.role)
             for call in group.start(Trainer.write_snapshot, str(folder / part)):
                 writing.append((part, call))
-        self._save = _Save(folder, progress, tuple(in_flight), writing)
+        self._save = _Save(folder, progress, tuple(in_flight), writing, time.monotonic())
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """Finish the save if all is written; give it up if a rank failed.
@@ -79,6 +81,9 @@ class CheckpointSaver:
             }
             self._store.complete(save.folder, save.progress, files, save.in_flight)
             self._save, self._failed = None, 0
+            written_s = time.monotonic() - save.started
+            message = f"{save.folder.name} is saved, written in {written_s:.1f} s"
+            self._events.note("saved", message, step=save.progress.step, written_s=round(written_s, 3))
 
     def abandon(self) -> None:
         """Forget a save whose ranks are gone; without a manifest it does not exist."""

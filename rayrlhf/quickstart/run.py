@@ -117,6 +117,7 @@ class Quickstart:
                 f"The trained policy against the {name} one, {verdict.prompts} held-out prompts: {_words_of(verdict)}"
             )
         self._say(f"{self._reward_model_words()}; KL to the fine-tuned policy {self._last_kl():.1f} nats a response.")
+        self._say(f"What happened: {trained.parent / 'report.html'}, and one in each stage's directory.")
         self._say(f"The policy is in {trained}; everything else is beside it. Your own comparisons: see the README.")
         return against["initial"]
 

@@ -49,6 +49,7 @@ from rayrlhf.runtime.failures import FailurePolicy
 from rayrlhf.runtime.faults import FaultInjector
 from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import create_group, gather
+from rayrlhf.stages.recording import recording
 from rayrlhf.stages.resume import resume_point
 from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.weight_sync.proof import SyncTolerance
@@ -125,17 +126,17 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     check_feasible(bundles)
     inputs.directory.create(job)
     display = Display(job.run.steps, job.run.sample_every_steps)
+    events = EventLog(inputs.directory.events, display.say)
     timeline = Timeline(watchers=[display.phase])
     placement = Placement(bundles)
     interruption = Interruption(job.recovery.grace_s)
     try:
-        with interruption.listening():
+        with recording(inputs.directory, events, inputs.progress.step, job.run.steps), interruption.listening():
             with timeline.span("start", inputs.progress.step + 1):
                 placement.wait(job.run.start_timeout_s)
                 roles = start_roles(job, inputs, placement)
-            events = EventLog(inputs.directory.events, display.say)
             build_loop(job, inputs, roles, RunWatch(display, timeline, events, interruption)).run()
-        timeline.write(inputs.directory.timeline)
+            timeline.write(inputs.directory.timeline)
     finally:
         display.close()
         placement.release()
@@ -198,6 +199,7 @@ def build_loop(job: RLJob, inputs: RLInputs, roles: Roles, watch: RunWatch) -> R
         directory.checkpoints, job.checkpoint.keep, job.model_dump(mode="json"), inputs.prompts.digest
     )
     census = Census(roles)
+    watch.timeline.watch(watch.events.under_way)
     watch.timeline.watch(FaultInjector.from_environment(directory.root, census.pid_of).phase)
     workforce = Workforce(
         roles,

@@ -78,6 +78,11 @@ class RunDirectory:
         return self.root / "set_aside"
 
     @property
+    def report(self) -> Path:
+        """One page for people."""
+        return self.root / "report.html"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.root / "tensorboard"

@@ -68,6 +68,7 @@ def print_summary(directory: RunDirectory, metrics: Mapping[str, float]) -> None
     for name, value in metrics.items():
         console.print(f"{name:<36} {value:.4f}", markup=False)
     rows = {
+        "report": directory.report,
         "model": directory.model,
         "metrics": directory.metrics,
         "config": directory.config,

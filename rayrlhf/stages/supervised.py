@@ -35,12 +35,14 @@ from rayrlhf.errors import CheckpointError, DataError, RoleFailedError
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
 from rayrlhf.observability.display import Display
+from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker, following
 from rayrlhf.role_types import SavedFile
 from rayrlhf.runtime import processes
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
 from rayrlhf.runtime.interruption import Interruption, raise_if_due
+from rayrlhf.stages.recording import recording
 from rayrlhf.stages.resume import require_same_config
 from rayrlhf.stages.run_directory import RunDirectory
 
@@ -117,12 +119,15 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
     directory.create(job)
     directory.stop.unlink(missing_ok=True)
-    display, interruption = Display(total_steps), Interruption(job.run.grace_s)
-    with following(directory.metrics, display.log_supervised, done), interruption.listening():
-        _fit(_trainer(job, make_task, directory), directory, interruption)
-    if not directory.result.is_file():
-        step = resumable_step(task, job, directory, "auto")
-        raise interruption.error(f"step {step} is saved, go on with --resume auto")
+    interruption = Interruption(job.run.grace_s)
+    events, show = EventLog(directory.events), Display(total_steps).log_supervised
+    with recording(directory, events, done, total_steps), interruption.listening():
+        with following(directory.metrics, show, done):
+            _fit(_trainer(job, make_task, directory), directory, interruption)
+        if not directory.result.is_file():
+            directory.stop.unlink()
+            step = resumable_step(task, job, directory, "auto")
+            raise interruption.error(f"step {step} is saved, go on with --resume auto")
     return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
 
 
@@ -152,7 +157,7 @@ def count_steps(task: SupervisedTask[Any], job: SupervisedJob) -> int:
 
 
 def _finished(job: SupervisedJob, directory: RunDirectory, resume: str) -> SupervisedResult | None:
-    """The result that is there already. A stage that was cut off has none: it starts again, and ends the same."""
+    """The result that is there already. A stage that was cut off has none."""
     if not directory.result.is_file() or not directory.config.is_file():
         return None
     kind: Any = type(job)

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from rayrlhf.data import segments
 from rayrlhf.data.durable import append_durably, as_path, entries
-from rayrlhf.data.journal import SCHEMA, Journal, arrow_schema
+from rayrlhf.data.journal import SCHEMA, Journal, Rejection, arrow_schema
 from rayrlhf.data.rows import read_rankings
 from rayrlhf.data.segments import SegmentWriter, decode, encode, open_folder, open_steps, read_open
 from rayrlhf.errors import CheckpointError
@@ -327,11 +327,19 @@ def test_a_sweep_removes_what_a_crash_left_and_nothing_else(folder):
     assert [path.name for path in entries(folder)] == ["open", "step-000001.parquet"]
 
 
+def test_rows_have_the_columns_that_are_asked_for(folder):
+    commit(folder, 1, trajectory(0), trajectory(1))
+    wanted = ["response", "policy_versions"]
+    whole = Journal(folder).rows(1)
+    assert Journal(folder).rows(1, wanted) == [{name: row[name] for name in wanted} for row in whole]
+
+
 def test_rejected_groups_are_remembered(folder):
     assert Journal(folder).rejected() == set()
     Journal(folder).reject("g1", "p1", "too long\n")
     Journal(folder).reject("g2", "p1", "“quoted”")
     assert Journal(folder).rejected() == {"g1", "g2"}
+    assert Journal(folder).rejections() == [Rejection("g1", "p1", "too long\n"), Rejection("g2", "p1", "“quoted”")]
 
 
 def test_a_rejection_torn_at_any_byte_is_none_and_the_next_one_is_whole(folder):

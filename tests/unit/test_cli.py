@@ -1,0 +1,29 @@
+import subprocess
+import sys
+
+from rayrlhf.cli import main
+from tests.unit.report.runs import rl_run
+
+
+def test_report_prints_the_path_of_the_page_that_it_wrote(tmp_path, capsys):
+    directory = rl_run(tmp_path)
+    assert main(["report", str(directory.root)]) == 0
+    assert capsys.readouterr().out == f"{directory.report}\n"
+    assert directory.report.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_report_of_no_run_is_exit_code_2_and_one_message(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "none")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"rayrlhf report: {tmp_path / 'none'}: no such run directory\n"
+    assert captured.out == ""
+
+
+def test_report_loads_neither_torch_nor_ray(tmp_path):
+    directory = rl_run(tmp_path)
+    program = (
+        "import sys; from rayrlhf.cli import main; main(['report', sys.argv[1]]); "
+        "print(sorted({'torch', 'ray', 'transformers', 'vllm', 'deepspeed'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, directory.root], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
