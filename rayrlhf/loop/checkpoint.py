@@ -14,7 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rayrlhf.data.durable import digest_file, entries, remove_tree, write_durably
+from rayrlhf.data.durable import (
+    digest_file,
+    entries,
+    is_file,
+    make_folder,
+    read_bytes,
+    remove_file,
+    remove_tree,
+    write_durably,
+)
 from rayrlhf.errors import CheckpointError
 from rayrlhf.loop.progress import Progress
 from rayrlhf.role_types import SavedFile
@@ -45,9 +54,9 @@ class CheckpointStore:
 
     def begin(self, step: int) -> Path:
         """An empty folder for the shards of a save."""
-        folder = self._directory / f"step-{step:06d}"
+        folder = self.folder(step)
         remove_tree(folder)
-        folder.mkdir(parents=True)
+        make_folder(folder)
         return folder
 
     def complete(
@@ -66,13 +75,17 @@ class CheckpointStore:
         }
         write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
         for old in self.folders()[: -self._keep]:
-            (old / MANIFEST).unlink()
+            remove_file(old / MANIFEST)
             remove_tree(old)
+
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self._directory / f"step-{step:06d}"
 
     def folders(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         found = [entry for entry in entries(self._directory) if entry.name.startswith("step-")]
-        return sorted(folder for folder in found if (folder / MANIFEST).is_file())
+        return sorted(folder for folder in found if is_file(folder / MANIFEST))
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -88,7 +101,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(path))
         progress = Progress(int(found["step"]), int(found["version"]), float(found["kl_coefficient"]))
         flight = tuple(found["in_flight_groups"])
         files = {
@@ -111,7 +124,7 @@ def verify(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     for name, wanted in manifest.files.items():
         file = folder / name
-        if not file.is_file():
+        if not is_file(file):
             raise CheckpointError(
                 f"{file}: missing; {folder.name} cannot be used: remove it to go on from an older one"
             )
