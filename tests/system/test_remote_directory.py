@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 import ray
+from transformers import AutoModelForCausalLM
 
 from rayrlhf.config.jobs import SFTJob
 from rayrlhf.config.load import validate_job
-from rayrlhf.data.durable import as_path, entries, exists, local_copy, read_bytes
+from rayrlhf.data.durable import as_path, entries, exists, local_copy, read_bytes, remove_file, remove_tree
 from rayrlhf.data.journal import Journal
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
+from rayrlhf.runtime.faults import Fault
 from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.stages.sft import run_sft
 from tests import s3
 from tests.system import fake_job, faults, jobs
+from tests.system.fake_run import FakeRun
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6
@@ -57,9 +60,8 @@ def undisturbed(tmp_path_factory):
 
 def comparable(rows):
     """Rows without what depends on the machine."""
-    return [
-        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/")) and "per_s" not in k} for row in rows
-    ]
+    machine = ("time/", "memory/", "rollout/tokens_per_s", "training/tokens_per_s")
+    return [{name: value for name, value in row.items() if not name.startswith(machine)} for row in rows]
 
 
 def check(directory, undisturbed):
@@ -78,8 +80,7 @@ def check(directory, undisturbed):
 
 def test_a_driver_killed_and_resumed_ends_as_the_undisturbed_local_run(tmp_path, store, undisturbed):
     url = f"{store.url}/killed"
-    kills = [fault for fault in faults.plan("driver", after_s=0.02) if fault.phase in ("score", "learn")]
-    for fault in [*kills, None]:
+    for fault in (Fault("driver", 0, "score", 4, after_s=0.02), None):
         planned = json.dumps([asdict(fault)] if fault else [])
         command = [sys.executable, "-m", "tests.system.fake_job", str(tmp_path), str(STEPS), url]
         done = subprocess.run(
@@ -94,11 +95,8 @@ def test_a_driver_killed_and_resumed_ends_as_the_undisturbed_local_run(tmp_path,
 @pytest.mark.parametrize("role", ["rollout", "learner"])
 def test_a_lost_role_goes_on_from_what_the_store_has(tmp_path, store, undisturbed, role):
     method = {"rollout": "generate", "learner": "learn"}[role]
-    sections = {
-        **fake_job.SECTIONS,
-        "run": {"steps": STEPS, "phase_timeout_s": 60.0, "directory": f"{store.url}/{role}"},
-    }
-    run = fake_job.FakeRun(tmp_path, faults={role: (1, method, "die", 4)}, **sections)
+    where = {"steps": STEPS, "phase_timeout_s": 60.0, "directory": f"{store.url}/{role}"}
+    run = FakeRun(tmp_path, faults={role: (1, method, "die", 4)}, work_s=0.05, **fake_job.SECTIONS, run=where)
     run.loop.run()
     check(run.directory, undisturbed)
     assert [event["role"] for event in run.events() if event["event"] == "recovered"] == [role]
@@ -136,17 +134,19 @@ def sft_job(folder, policy, directory):
     return validate_job(SFTJob, values)
 
 
-def test_sft_in_a_store_is_sft_on_a_disk_and_goes_on_where_it_was(tmp_path, store, tiny_policy):
-    local, remote = (run_sft(sft_job(tmp_path, tiny_policy, at)) for at in (str(tmp_path / "runs"), store.url))
-    assert remote.metrics == local.metrics
-    where, here = remote.directory, local.directory
-    assert comparable(jobs.rows(where.metrics)) == comparable(jobs.rows(here.metrics))
-    assert read_bytes(where.model / "model.safetensors") == read_bytes(here.model / "model.safetensors")
-    assert [path.name for path in entries(where.checkpoints)] == ["step-000002", "step-000004"]
-    with local_copy(where.model) as folder:
-        assert {path.name for path in folder.iterdir()} == {path.name for path in here.model.iterdir()}
+def test_sft_in_a_store_exports_a_model_and_goes_on_where_it_was_cut_off(tmp_path, store, tiny_policy):
+    job = sft_job(tmp_path, tiny_policy, store.url)
+    whole = run_sft(job)
+    directory = whole.directory
+    rows, weights = jobs.rows(directory.metrics), read_bytes(directory.model / "model.safetensors")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [path.name for path in entries(directory.checkpoints)] == ["step-000002", "step-000004"]
+    with local_copy(directory.model) as folder:
+        AutoModelForCausalLM.from_pretrained(folder)
 
-    as_path(str(where.result)).unlink()  # as a stage that was cut off: it goes on from step 4
-    again = run_sft(sft_job(tmp_path, tiny_policy, store.url), str(where.checkpoints / "step-000004"))
-    assert again.metrics == local.metrics
-    assert comparable(jobs.rows(where.metrics)) == comparable(jobs.rows(here.metrics))
+    remove_file(directory.result)
+    remove_tree(directory.model)
+    again = run_sft(job, str(directory.checkpoints / "step-000004"))
+    assert again.metrics == whole.metrics
+    assert comparable(jobs.rows(directory.metrics)) == comparable(rows)
+    assert read_bytes(directory.model / "model.safetensors") == weights
