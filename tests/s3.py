@@ -4,9 +4,9 @@ import logging
 from contextlib import contextmanager
 
 import pytest
-from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
+server = pytest.importorskip("moto.server", reason="moto is in the dev requirements and in cpu.lock")
 BUCKET = "bucket"
 
 
@@ -30,7 +30,7 @@ class S3Server:
         }
 
     def start(self):
-        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+        self._server = server.ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self._server.start()
         self.port = self._server.get_host_and_port()[1]
 
@@ -41,12 +41,12 @@ class S3Server:
 @contextmanager
 def serving():
     """A server with an empty bucket, which this process and its children reach by `BUCKET`'s URLs."""
-    server = S3Server()
+    store = S3Server()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.variables.items():
+        for name, value in store.variables.items():
             patch.setenv(name, value)
         S3FileSystem.clear_instance_cache()  # instances keep the endpoint that they were made with
         S3FileSystem().mkdir(BUCKET)
-        yield server
+        yield store
     S3FileSystem.clear_instance_cache()
-    server.stop()
+    store.stop()

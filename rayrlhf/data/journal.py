@@ -49,8 +49,8 @@ SCHEMA: Mapping[str, tuple[str, str]] = {
 }
 """Columns of a committed step: Arrow type and meaning. The files carry the meaning too, as field metadata."""
 
-_FOOTER_BYTES = 1 << 18
-"""A step's metadata, which is at the end of its file, takes some 20 KB."""
+_FOOTER_BYTES = 1 << 16
+"""What is read first of a file of which only the metadata is wanted; they are at its end and take some 10 KB."""
 _STEP_FILE = re.compile(r"step-(\d{6,})\.parquet")
 
 
@@ -130,9 +130,9 @@ class Journal:
 
         for step in self.committed_steps():
             path = self._file(step)
-            tail = read_tail(path, _FOOTER_BYTES)
+            footer = _footer(path)
             with _naming_damage(path):
-                _open_parquet(pyarrow.BufferReader(tail), step)
+                _open_parquet(pyarrow.BufferReader(footer), step)
         for step in open_steps(self._directory):
             read_open(self._directory, step)
         self.rejected()
@@ -194,6 +194,13 @@ def _naming_damage(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path}: truncated or damaged ({cause}); remove the file to generate its step again"
         ) from None
+
+
+def _footer(path: Path) -> bytes:
+    """The end of a Parquet file, with all of its metadata: …, metadata, their size in 4 bytes, `PAR1`."""
+    end = read_tail(path, _FOOTER_BYTES)
+    needed = int.from_bytes(end[-8:-4], "little") + 8
+    return end if needed <= len(end) else read_tail(path, needed)
 
 
 def _open_parquet(source: Any, step: int) -> parquet.ParquetFile:

@@ -13,13 +13,14 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
+from rayrlhf.cli import main
 from rayrlhf.config.jobs import SFTJob
 from rayrlhf.config.load import validate_job
 from rayrlhf.data.durable import as_path, entries, exists, local_copy, read_bytes, remove_file, remove_tree
 from rayrlhf.data.journal import Journal
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.runtime.faults import Fault
-from rayrlhf.stages.run_directory import RunDirectory
+from rayrlhf.stages.run_directory import RunDirectory, to_toml
 from rayrlhf.stages.sft import run_sft
 from tests import s3
 from tests.system import fake_job, faults, jobs
@@ -117,6 +118,16 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(tmp_path, store, undist
     run.loop.run()
     breaking.join()
     check(run.directory, undisturbed)
+
+
+def test_a_bucket_that_is_not_there_is_a_wrong_input_and_is_not_made(tmp_path, store, tiny_policy, capsys):
+    config = tmp_path / "job.toml"
+    config.write_text(to_toml(jobs.make(tmp_path, tiny_policy)))
+    assert main(["rl", str(config), "run.directory=s3://absent/runs"]) == 2
+    assert "s3://absent/runs/run: there is no bucket 'absent'" in capsys.readouterr().err
+    assert main(["rl", str(config), f"run.directory={store.url}", f"--resume={store.url}/nothing"]) == 2
+    assert f"{store.url}/nothing: not a complete checkpoint" in capsys.readouterr().err
+    assert not exists(as_path("s3://absent"))
 
 
 def sft_job(folder, policy, directory):
