@@ -15,7 +15,8 @@ from rayrlhf.config.load import load_job
 from rayrlhf.data.durable import as_path
 from rayrlhf.data.journal import Journal
 from rayrlhf.data.prompts import PromptSet
-from rayrlhf.errors import CheckpointError
+from rayrlhf.data.stores import require_store
+from rayrlhf.errors import CheckpointError, StorageError
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress, config_changes
 from rayrlhf.stages.run_directory import RunDirectory
@@ -49,8 +50,10 @@ def resume_point(job: RLJob, directory: RunDirectory, prompts: PromptSet, resume
 def resume_path(text: str) -> Path:
     """The checkpoint that `--resume` names."""
     try:
-        return as_path(text).absolute()
-    except (ValueError, ImportError) as error:
+        path = as_path(text).absolute()
+        require_store(path)
+        return path
+    except (ValueError, ImportError, StorageError) as error:
         raise CheckpointError(f"--resume {text}: {error}; expected auto, never, or a checkpoint's folder") from None
 
 

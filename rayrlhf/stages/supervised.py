@@ -208,15 +208,19 @@ def _train_rank(config: dict[str, Any]) -> None:
         metrics = train_step(task, engine, items)
         for tracker in trackers:
             tracker.log(step, metrics, [])
-        if step % job.checkpoint.every_steps == 0 or step == len(steps):
-            for log in rows:
-                log.flush()  # a stage that goes on from a checkpoint has the rows of its steps
         if step % job.checkpoint.every_steps == 0 and step < len(steps):
+            _flush(rows)  # a stage that goes on from a checkpoint has the rows of its steps
             _save(engine, store, step)
+    _flush(rows)
     final = task.evaluate(engine)
     task.export(engine, directory.model)
     if engine.rank == 0:
         write_durably(directory.result, json.dumps(final, indent=1).encode())
+
+
+def _flush(rows: Sequence[JsonlTracker]) -> None:
+    for log in rows:
+        log.flush()
 
 
 def _load(task: SupervisedTask[I], job: SupervisedJob, checkpoint: Path | None) -> tuple[TrainingEngine, int]:

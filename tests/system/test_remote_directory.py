@@ -127,6 +127,8 @@ def test_a_bucket_that_is_not_there_is_a_wrong_input_and_is_not_made(tmp_path, s
     assert "s3://absent/runs/run: there is no bucket 'absent'" in capsys.readouterr().err
     assert main(["rl", str(config), f"run.directory={store.url}", f"--resume={store.url}/nothing"]) == 2
     assert f"{store.url}/nothing: not a complete checkpoint" in capsys.readouterr().err
+    assert main(["rl", str(config), "--resume=nonsense://x"]) == 2
+    assert "--resume nonsense://x: Unsupported filesystem" in capsys.readouterr().err
     assert not exists(as_path("s3://absent"))
 
 
