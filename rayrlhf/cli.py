@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rayrlhf import __version__
-from rayrlhf.errors import RayRLHFError
+from rayrlhf.errors import ConfigError, RayRLHFError, StorageError
 
 JOBS = {
     "sft": "fine-tune a policy on demonstrations",
@@ -26,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RayRLHFError as error:
         print(f"rayrlhf {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except StorageError as error:
+        print(
+            f"rayrlhf {arguments.command}: {error}; --resume auto goes on from the newest checkpoint", file=sys.stderr
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"rayrlhf {arguments.command}: interrupted", file=sys.stderr)
         return 130
@@ -71,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 def _quickstart(arguments: argparse.Namespace) -> int:
     from rayrlhf.quickstart.run import Quickstart
 
+    if "://" in arguments.directory:
+        raise ConfigError(f"--directory {arguments.directory}: a path is expected, not a URL")
     Quickstart(Path(arguments.directory).absolute()).run()
     return 0
 

@@ -46,6 +46,15 @@ class RunError(RayRLHFError):
     """The run failed although its input was right."""
 
 
+class StorageError(OSError):
+    """A remote store (a URL) has failed again and again. As on a full disk, where it happens says what it means:
+    a role is put right by the supervisor, a save is tried again later, and elsewhere the run ends with exit code 1.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
 class RoleFailedError(RunError):
     """A Ray actor of a role died, raised or hung; `failure` says which and how (`rayrlhf.runtime.failures`)."""
 

@@ -28,7 +28,8 @@ def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> 
 
     """
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        file = Path(path) if isinstance(path, str) else path
+        values = tomllib.loads(file.read_bytes().decode("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -18,6 +18,7 @@ from rayrlhf.config.base import (
 )
 
 Seconds = PositiveFloat
+RUN_DIRECTORY = "parent of the run directory: a path that all nodes share, or a URL such as s3://bucket/runs"
 
 
 class ModelConfig(Section):
@@ -246,7 +247,7 @@ class RecoveryConfig(Section):
 class RunConfig(Section):
     """Where the run lives and how long it may wait."""
 
-    directory: Directory = Field("runs", description="parent of the run directory: a path that all nodes share")
+    directory: Directory = Field("runs", description=RUN_DIRECTORY)
     steps: PositiveInt = Field(description="optimizer steps of the policy loop")
     start_timeout_s: Seconds = Field(600.0, description="deadline for placing and starting all roles")
     phase_timeout_s: Seconds = Field(1800.0, description="deadline of one phase of one step")
@@ -257,7 +258,7 @@ class RunConfig(Section):
 class SupervisedRunConfig(Section):
     """A supervised run: epochs instead of steps."""
 
-    directory: Directory = Field("runs", description="parent of the run directory")
+    directory: Directory = Field("runs", description=RUN_DIRECTORY)
     epochs: PositiveInt = Field(1, description="passes over the data")
     batch_rows: PositiveInt = Field(
         32, description="demonstrations, or prompts with their comparisons, per optimizer step"

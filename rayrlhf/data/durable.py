@@ -1,8 +1,11 @@
 """File operations of which a crash leaves either the old state or the new one, for local paths and fsspec URLs.
 
 A URL is a `UPath`, which has pathlib's interface, so both are annotated `Path`. Local files are synced to disk and
-renamed into place; a remote object is one write, which object stores show whole or not at all. An `OSError` (no
-space, no permission, no connection) passes through every function here.
+renamed into place; a remote object is one write, which object stores show whole or not at all.
+
+An `OSError` (no space, no permission) passes through every function here. What a remote store fails at is tried again
+for some seconds (`stores.py`), then it is a StorageError, an OSError too, that names the object. Remote files are read,
+written and looked for through these functions, not by `UPath`'s methods, which do not.
 """
 
 from __future__ import annotations
@@ -13,42 +16,27 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import Any, BinaryIO
 
-if TYPE_CHECKING:
-    from upath import UPath
+from rayrlhf.data.stores import as_path as as_path
+from rayrlhf.data.stores import insist, insist_on_writing, kind_of, place_of
+from rayrlhf.data.stores import is_local as is_local
 
 _CHUNK_BYTES = 1 << 20
-
-
-def as_path(text: str) -> Path:
-    """The path that a config names: a `UPath` for a URL, else a `Path`. An unknown scheme is a ValueError."""
-    scheme, is_url, rest = text.partition("://")
-    if not is_url:
-        return Path(text)
-    if scheme in ("file", "local"):
-        return Path(rest)
-    from upath import UPath
-
-    return cast(Path, UPath(text))
-
-
-def is_local(path: Path) -> bool:
-    """Whether the path is on this machine's file system."""
-    return isinstance(path, Path)
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """Replace the file's content in one step; parents are made. Interrupted, it leaves at most `<name>.partial`."""
     if not is_local(path):
-        _put(path, data)
+        insist_on_writing(path, lambda fs, name: fs.pipe_file(name, data))
         return
     _make_folder(path.parent)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    new = path.with_name(f"{path.name}.partial")
+    with new.open("wb") as file:
         _write_and_sync(file, data)
-    os.replace(partial, path)
+    os.replace(new, path)
     _sync_folder(path.parent)
 
 
@@ -63,20 +51,47 @@ def append_durably(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a local folder and its parents; in a store a folder is there with its first file."""
+    if is_local(path):
+        _make_folder(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file; one that is absent stays absent."""
+    with suppress(FileNotFoundError):
+        if is_local(path):
+            path.unlink()
+        else:
+            insist(path, lambda fs, name: fs.rm_file(name))
+
+
 def remove_tree(path: Path) -> None:
     """Remove a folder with all that is in it; one that is absent stays absent."""
     with suppress(FileNotFoundError):
         if is_local(path):
             shutil.rmtree(path)
         else:
-            _remote(fresh(path)).fs.rm(_remote(path).path, recursive=True)
+            insist(path, lambda fs, name: fs.rm(name, recursive=True))
 
 
-def fresh(path: Path) -> Path:
-    """The same path after its file system has forgotten cached listings: other processes write there too."""
-    if not is_local(path):
-        _remote(path).fs.invalidate_cache()
-    return path
+def move_folder(path: Path, target: Path) -> None:
+    """Give a folder another name; what had that name goes."""
+    remove_tree(target)
+    if is_local(path):
+        path.rename(target)
+    else:
+        insist(path, lambda fs, name: fs.mv(name, place_of(target), recursive=True))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file. `UPath.is_file` says no when the store cannot be reached."""
+    return path.is_file() if is_local(path) else kind_of(path) == "file"
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or a folder."""
+    return path.exists() if is_local(path) else kind_of(path) is not None
 
 
 def entries(folder: Path) -> list[Path]:
@@ -85,21 +100,42 @@ def entries(folder: Path) -> list[Path]:
         if is_local(folder):
             names = os.listdir(folder)
         else:
-            found = _remote(fresh(folder)).fs.ls(_remote(folder).path, detail=False)
+            found = insist(folder, lambda fs, name: fs.ls(name, detail=False))
             names = [name.rstrip("/").rpartition("/")[2] for name in found]
     except FileNotFoundError:
         return []
     return [folder / name for name in sorted(names)]
 
 
+def read_bytes(path: Path) -> bytes:
+    """A whole file."""
+    return path.read_bytes() if is_local(path) else insist(path, lambda fs, name: bytes(fs.cat_file(name)))
+
+
+def read_tail(path: Path, size: int) -> bytes:
+    """The last `size` bytes of a file; all of a smaller one."""
+    if not is_local(path):
+        return insist(path, lambda fs, name: bytes(fs.cat_file(name, start=-size)))
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        return file.read()
+
+
+def read_folder(folder: Path, suffix: str) -> dict[Path, bytes]:
+    """All files of a folder whose names end with `suffix`, ordered by name; remote ones are fetched side by side."""
+    paths = [path for path in entries(folder) if path.suffix == suffix]
+    if is_local(folder) or not paths:
+        return {path: path.read_bytes() for path in paths}
+    names = {place_of(path): path for path in paths}
+    found = insist(folder, lambda fs, _: fs.cat(list(names)))
+    return {names[name]: bytes(found[name]) for name in names}
+
+
 def digest_file(path: Path) -> tuple[int, str]:
     """Size in bytes and SHA-256 in hexadecimal, without holding the file in memory."""
-    digest, size = hashlib.sha256(), 0
-    with fresh(path).open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
+    if not is_local(path):
+        return insist(path, lambda fs, name: _digest(fs.open(name, "rb")))
+    return _digest(path.open("rb"))
 
 
 @contextmanager
@@ -110,7 +146,7 @@ def local_copy(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="rayrlhf-") as folder:
         copy = Path(folder) / path.name
-        _remote(fresh(path)).fs.get(_remote(path).path, str(copy), recursive=True)
+        insist(path, lambda fs, name: fs.get(name, str(copy), recursive=True))
         yield copy
 
 
@@ -122,21 +158,49 @@ def local_folder(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="rayrlhf-") as folder:
         yield Path(folder)
-        for file in sorted(Path(folder).rglob("*")):
-            if file.is_file():
-                _remote(path).fs.put_file(str(file), f"{_remote(path).path}/{file.relative_to(folder)}")
+        _upload(Path(folder), path)
 
 
-def _remote(path: Path) -> UPath:
-    return cast("UPath", path)
+@contextmanager
+def replaced_folder(path: Path, last: str) -> Iterator[Path]:
+    """An empty local folder that takes the place of `path` at the end: by a rename, or by an upload.
+
+    An upload removes and writes the file named `last` first and last: who needs it never sees a part of the folder.
+    """
+    if is_local(path):
+        new = path.with_name(f"{path.name}.partial")
+        shutil.rmtree(new, ignore_errors=True)
+        make_folder(new)
+        yield new
+        shutil.rmtree(path, ignore_errors=True)
+        new.rename(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="rayrlhf-") as folder:
+        yield Path(folder)
+        remove_file(path / last)
+        remove_tree(path)
+        _upload(Path(folder), path, last)
 
 
-def _put(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except FileNotFoundError:  # not an object store: it has folders, and this one is missing
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+def _upload(folder: Path, path: Path, last: str = "") -> None:
+    """All files of a local folder, the one named `last` after all others."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: (file.name == last, file)):
+        target = path / file.relative_to(folder).as_posix()
+        insist_on_writing(target, partial(_put_file, file))
+
+
+def _put_file(file: Path, fs: Any, name: str) -> None:
+    fs.put_file(str(file), name)
+
+
+def _digest(opened: BinaryIO) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with opened as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
 
 
 def _make_folder(folder: Path) -> None:

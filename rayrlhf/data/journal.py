@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayrlhf.data.durable import append_durably, entries, fresh, is_local, remove_tree, write_durably
+from rayrlhf.data.append_log import AppendLog
+from rayrlhf.data.durable import entries, is_file, read_bytes, read_tail, remove_file, remove_tree, write_durably
 from rayrlhf.data.segments import open_folder, open_steps, read_open
 from rayrlhf.errors import CheckpointError
 from rayrlhf.types import Completion, Prompt, Reward, Rewards, Trajectory, VersionSpan
@@ -49,6 +50,8 @@ SCHEMA: Mapping[str, tuple[str, str]] = {
 }
 """Columns of a committed step: Arrow type and meaning. The files carry the meaning too, as field metadata."""
 
+_FOOTER_BYTES = 1 << 16
+"""What is read first of a file of which only the metadata is wanted; they are at its end and take some 10 KB."""
 _STEP_FILE = re.compile(r"step-(\d{6,})\.parquet")
 
 
@@ -67,6 +70,7 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._rejected = directory / "rejected.jsonl"
+        self._rejections = AppendLog(self._rejected)
 
     def committed_steps(self) -> list[int]:
         """The steps that have a file, in order; the files are not opened."""
@@ -95,7 +99,7 @@ class Journal:
 
     def read(self, step: int) -> dict[str, Trajectory]:
         """Trajectories by id, in order: of the committed file where there is one, else those that are durable."""
-        if fresh(self._file(step)).is_file():
+        if is_file(self._file(step)):
             return {row["trajectory_id"]: _trajectory(row) for row in self.rows(step)}
         return read_open(self._directory, step)
 
@@ -128,26 +132,25 @@ class Journal:
                 remove_tree(open_folder(self._directory, step))
         for path in entries(self._directory):
             if path.suffix == ".partial":
-                path.unlink(missing_ok=True)
+                remove_file(path)
 
     def check(self) -> None:
         """Read every committed file's metadata, every open line and every rejection."""
+        import pyarrow
+
         for step in self.committed_steps():
             path = self._file(step)
-            with path.open("rb") as file, _naming_damage(path):
-                _open_parquet(file, step)
+            footer = _footer(path)
+            with _naming_damage(path):
+                _open_parquet(pyarrow.BufferReader(footer), step)
         for step in open_steps(self._directory):
             read_open(self._directory, step)
         self.rejected()
 
     def reject(self, group_id: str, prompt_id: str, cause: str) -> None:
         """Record durably that the run goes on without this group."""
-        line = json.dumps({"group_id": group_id, "prompt_id": prompt_id, "cause": cause}).encode() + b"\n"
-        written = self._rejections()
-        if is_local(self._rejected) and written.endswith(b"\n"):
-            append_durably(self._rejected, line)
-        else:  # objects cannot grow, and nothing may follow a torn line
-            write_durably(self._rejected, written[: written.rfind(b"\n") + 1] + line)
+        row = {"group_id": group_id, "prompt_id": prompt_id, "cause": cause}
+        self._rejections.append(json.dumps(row).encode() + b"\n")
 
     def rejected(self) -> set[str]:
         """The ids of the groups that were given up; a torn last line is none."""
@@ -156,18 +159,13 @@ class Journal:
     def rejections(self) -> list[Rejection]:
         """The groups that were given up, in the order in which that happened."""
         found = []
-        for number, line in enumerate(self._rejections().split(b"\n")[:-1], start=1):
+        for number, line in enumerate(self._rejections.lines(), start=1):
             try:
                 row = json.loads(line)
                 found.append(Rejection(str(row["group_id"]), str(row["prompt_id"]), str(row["cause"])))
             except (ValueError, KeyError, TypeError):
                 raise CheckpointError(f"{self._rejected}, line {number}: damaged; remove the line") from None
         return found
-
-    def _rejections(self) -> bytes:
-        with suppress(FileNotFoundError):
-            return fresh(self._rejected).read_bytes()
-        return b""
 
     def _file(self, step: int) -> Path:
         return self._directory / f"step-{step:06d}.parquet"
@@ -179,7 +177,7 @@ class Journal:
         schema = pyarrow.schema([arrow_schema().field(name) for name in chosen])
         path = self._file(step)
         try:
-            source = pyarrow.BufferReader(fresh(path).read_bytes())
+            source = pyarrow.BufferReader(read_bytes(path))
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file; step {step} is not committed") from None
         with _naming_damage(path):
@@ -212,6 +210,13 @@ def _naming_damage(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path}: truncated or damaged ({cause}); remove the file to generate its step again"
         ) from None
+
+
+def _footer(path: Path) -> bytes:
+    """The end of a Parquet file, with all of its metadata: …, metadata, their size in 4 bytes, `PAR1`."""
+    end = read_tail(path, _FOOTER_BYTES)
+    needed = int.from_bytes(end[-8:-4], "little") + 8
+    return end if needed <= len(end) else read_tail(path, needed)
 
 
 def _open_parquet(source: Any, step: int) -> parquet.ParquetFile:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rayrlhf.data.durable import append_durably, entries, is_local, write_durably
+from rayrlhf.data.durable import append_durably, entries, is_local, read_folder, write_durably
 from rayrlhf.errors import CheckpointError
 from rayrlhf.types import Completion, Prompt, Trajectory, VersionSpan
 
@@ -119,10 +119,9 @@ def read_open(directory: Path, step: int) -> dict[str, Trajectory]:
     A damaged line is a CheckpointError that names it.
     """
     found: dict[str, Trajectory] = {}
-    for segment in entries(open_folder(directory, step)):
-        if segment.suffix == ".jsonl":
-            for trajectory in _decode_segment(segment):
-                found.setdefault(trajectory.id, trajectory)
+    for segment, text in read_folder(open_folder(directory, step), ".jsonl").items():
+        for trajectory in _decode_segment(segment, text):
+            found.setdefault(trajectory.id, trajectory)
     return {id_: found[id_] for id_ in sorted(found)}
 
 
@@ -174,8 +173,8 @@ def decode(line: bytes) -> Trajectory:
     )
 
 
-def _decode_segment(segment: Path) -> Iterator[Trajectory]:
-    lines = segment.read_bytes().split(b"\n")
+def _decode_segment(segment: Path, text: bytes) -> Iterator[Trajectory]:
+    lines = text.split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a torn line
         try:
             yield decode(line)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rayrlhf.data.durable import replaced_folder
 from rayrlhf.engines.models import Normalisation
 from rayrlhf.engines.weight_source import WeightSource
 
@@ -19,22 +19,19 @@ def export_model(
     writer: bool,
     normalisation: Normalisation | None = None,
 ) -> None:
-    """Gather (all ranks) and write (one rank) weights, config, tokenizer and chat template; atomic by rename.
+    """Gather (all ranks) and write (one rank) weights, config, tokenizer and chat template.
 
-    A reward model's `normalisation` goes with it.
+    Atomic: a local folder is renamed into place; a remote one has no `config.json`, without which nothing loads it,
+    until all else is there. A reward model's `normalisation` goes with it.
     """
     state = source.state_dict()
     if not writer:
         return
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     tied = getattr(model, "_tied_weights_keys", None) or {}
     keys = set(model.state_dict().keys())
     state = {k: v for k, v in state.items() if k in keys and (k not in tied or not model.config.tie_word_embeddings)}
-    model.save_pretrained(partial, state_dict=state)
-    tokenizer.save_pretrained(partial)
-    if normalisation is not None:
-        normalisation.save(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with replaced_folder(folder, last="config.json") as new:
+        model.save_pretrained(new, state_dict=state)
+        tokenizer.save_pretrained(new)
+        if normalisation is not None:
+            normalisation.save(new)

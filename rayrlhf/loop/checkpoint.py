@@ -14,7 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rayrlhf.data.durable import digest_file, entries, remove_tree, write_durably
+from rayrlhf.data.durable import (
+    digest_file,
+    entries,
+    is_file,
+    make_folder,
+    move_folder,
+    read_bytes,
+    remove_file,
+    remove_tree,
+    write_durably,
+)
 from rayrlhf.errors import CheckpointError
 from rayrlhf.loop.progress import Progress
 from rayrlhf.role_types import SavedFile
@@ -45,7 +55,7 @@ class CheckpointStore:
 
     def has(self, step: int) -> bool:
         """Whether the step has a complete checkpoint."""
-        return (self._folder(step) / MANIFEST).is_file()
+        return is_file(self.folder(step) / MANIFEST)
 
     def begin(self, step: int) -> Path:
         """An empty folder for the shards of a save; what is left of torn ones goes."""
@@ -54,8 +64,8 @@ class CheckpointStore:
         for folder in self._steps():
             if folder not in complete:
                 remove_tree(folder)
-        folder = self._folder(step)
-        folder.mkdir(parents=True)
+        folder = self.folder(step)
+        make_folder(folder)
         return folder
 
     def complete(
@@ -74,12 +84,16 @@ class CheckpointStore:
         }
         write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
         for old in self.folders()[: -self._keep]:
-            (old / MANIFEST).unlink()
+            remove_file(old / MANIFEST)
             remove_tree(old)
+
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self._directory / f"step-{step:06d}"
 
     def folders(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted(folder for folder in self._steps() if (folder / MANIFEST).is_file())
+        return sorted(folder for folder in self._steps() if is_file(folder / MANIFEST))
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -88,12 +102,8 @@ class CheckpointStore:
     def set_aside(self, folder: Path) -> Path:
         """Take a damaged checkpoint out of the row, for people to look at; returns where it is then."""
         aside = folder.with_name(f"damaged-{folder.name}")
-        remove_tree(aside)
-        folder.rename(aside)
+        move_folder(folder, aside)
         return aside
-
-    def _folder(self, step: int) -> Path:
-        return self._directory / f"step-{step:06d}"
 
     def _steps(self) -> list[Path]:
         return [entry for entry in entries(self._directory) if entry.name.startswith("step-")]
@@ -108,7 +118,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(path))
         progress = Progress(int(found["step"]), int(found["version"]), float(found["kl_coefficient"]))
         flight = tuple(found["in_flight_groups"])
         files = {
@@ -131,7 +141,7 @@ def verify(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     for name, wanted in manifest.files.items():
         file = folder / name
-        if not file.is_file():
+        if not is_file(file):
             raise CheckpointError(
                 f"{file}: missing; {folder.name} cannot be used: remove it to go on from an older one"
             )

@@ -6,7 +6,8 @@ begin ──▶ all ranks copy (the loop waits) ──▶ all ranks write (it do
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rayrlhf.loop.progress import Progress
 from rayrlhf.loop.roles import Roles, checkpoint_part
 from rayrlhf.observability.events import EventLog
 from rayrlhf.role_types import SavedFile, Trainer
-from rayrlhf.runtime.failures import FULL_DISK, Failure
+from rayrlhf.runtime.failures import FULL_DISK, Failure, FailureKind
 from rayrlhf.runtime.worker_group import Pending, failure_of, first_done, gather
 
 MAX_FAILED_SAVES = 3
@@ -50,13 +51,14 @@ class CheckpointSaver:
 
     def write(self, progress: Progress, in_flight: Sequence[str]) -> None:
         """Let the ranks write what they copied."""
-        folder = self._store.begin(progress.step)
-        writing = []
-        for group in self._roles.training:
-            part = checkpoint_part(group.role)
-            for call in group.start(Trainer.write_snapshot, str(folder / part)):
-                writing.append((part, call))
-        self._save = _Save(folder, progress, tuple(in_flight), writing, time.monotonic())
+        save = _Save(self._store.folder(progress.step), progress, tuple(in_flight), [], time.monotonic())
+        with self._giving_up(save):
+            self._store.begin(progress.step)
+            for group in self._roles.training:
+                part = checkpoint_part(group.role)
+                calls = group.start(Trainer.write_snapshot, str(save.folder / part))
+                save.writing.extend((part, call) for call in calls)
+            self._save = save
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """Finish the save if all is written; give it up if a rank failed.
@@ -79,15 +81,24 @@ class CheckpointSaver:
                 for (part, _), written in zip(save.writing, gather(calls, 60, "checkpoint"), strict=True)
                 for file in written
             }
-            self._store.complete(save.folder, save.progress, files, save.in_flight)
-            self._save, self._failed = None, 0
-            written_s = time.monotonic() - save.started
-            message = f"{save.folder.name} is saved, written in {written_s:.1f} s"
-            self._events.note("saved", message, step=save.progress.step, written_s=round(written_s, 3))
+            with self._giving_up(save):
+                self._store.complete(save.folder, save.progress, files, save.in_flight)
+                self._save, self._failed = None, 0
+                written_s = time.monotonic() - save.started
+                message = f"{save.folder.name} is saved, written in {written_s:.1f} s"
+                self._events.note("saved", message, step=save.progress.step, written_s=round(written_s, 3))
 
     def abandon(self) -> None:
         """Forget a save whose ranks are gone; without a manifest it does not exist."""
         self._save = None
+
+    @contextmanager
+    def _giving_up(self, save: _Save) -> Iterator[None]:
+        """What the driver itself cannot write fails the save, as what a rank cannot write does."""
+        try:
+            yield
+        except OSError as error:
+            self._give_up(save, Failure(FailureKind.RAISED, "driver", 0, "save", "checkpoint", str(error), error.errno))
 
     def _give_up(self, save: _Save, failure: Failure) -> None:
         self._save = None

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rayrlhf.data.durable import as_path, fresh, write_durably
+from rayrlhf.data.durable import as_path, is_file, read_bytes, write_durably
 from rayrlhf.errors import ConfigError
 
 FILE = "workers.toml"
@@ -26,7 +26,7 @@ def ask_for_workers(run: str, counts: Sequence[str]) -> dict[str, int]:
 
     """
     directory = as_path(run)
-    if not (directory / "config.toml").is_file():
+    if not is_file(directory / "config.toml"):
         raise ConfigError(f"{run}: no run directory (no config.toml)")
     wanted = read_counts(directory / FILE)
     for text in counts:
@@ -45,7 +45,7 @@ def read_counts(path: Path) -> dict[str, int]:
 
     """
     try:
-        counts = tomllib.loads(fresh(path).read_text(encoding="utf-8"))
+        counts = tomllib.loads(read_bytes(path).decode())
     except FileNotFoundError:
         return {}
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rayrlhf.data.durable import write_durably
 from rayrlhf.loop.census import Census
 from rayrlhf.observability.events import EventLog
 from rayrlhf.runtime.processes import start_stacks
@@ -42,10 +43,12 @@ class Watchdog:
     def _report(self, waiting: Sequence[Pending[Any]]) -> None:
         culprits = ", ".join(str(call) for call in waiting[:5]) + (" …" if len(waiting) > 5 else "")
         message = f"{self._phase}: no answer for {time.monotonic() - self._since:.0f} s; waiting for {culprits}"
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{time.strftime('%Y%m%d-%H%M%S')}.txt"
-        path.write_text(f"{message}\n\n{self._stacks()}\n", encoding="utf-8")
-        message += f" (stacks of all roles: {path})"
+        try:
+            write_durably(path, f"{message}\n\n{self._stacks()}\n".encode())
+            message += f" (stacks of all roles: {path})"
+        except OSError as error:
+            message += f" (the stacks of all roles could not be written: {error})"
         self._events.record("stall", message, waiting=[str(call) for call in waiting])
 
     def _stacks(self) -> str:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rayrlhf.data.durable import write_durably
+
 Watcher = Callable[[str, int], None]
 
 
@@ -49,4 +51,4 @@ class Timeline:
 
     def write(self, path: Path) -> None:
         """Write what was recorded, openable in ui.perfetto.dev."""
-        path.write_text(json.dumps({"traceEvents": self._events}), encoding="utf-8")
+        write_durably(path, json.dumps({"traceEvents": self._events}).encode())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from rayrlhf.data.durable import entries, fresh
+from rayrlhf.data.durable import entries, is_file, read_bytes
 from rayrlhf.data.journal import Journal, Rejection
 from rayrlhf.errors import RayRLHFError
 from rayrlhf.loop.checkpoint import CheckpointStore, read_manifest
@@ -123,14 +123,14 @@ def read_history(directory: RunDirectory) -> History:
 def last_written(path: Path) -> float | None:
     """When a file was last written, as a Unix time; None where the file system does not say."""
     try:
-        return fresh(path).stat().st_mtime or None
+        return path.stat().st_mtime or None
     except OSError:
         return None
 
 
 def _text(path: Path, damage: Damage) -> str:
     with damage.noted(path):
-        return fresh(path).read_text(encoding="utf-8") if fresh(path).is_file() else ""
+        return read_bytes(path).decode() if is_file(path) else ""
     return ""
 
 
@@ -202,7 +202,7 @@ def _set_aside(folder: Path, damage: Damage) -> Iterator[SetAside]:
 
 def _safetensors_metadata(path: Path) -> dict[str, str]:
     """Metadata of the file's header (its length in 8 bytes, then JSON); the tensors are not read."""
-    with fresh(path).open("rb") as file:
+    with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > LONGEST_HEADER:
             raise ValueError(f"not a safetensors file (a header of {length} bytes)")

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rayrlhf import __version__
-from rayrlhf.data.durable import as_path, entries, fresh, write_durably
+from rayrlhf.data.durable import as_path, entries, exists, is_file, write_durably
 from rayrlhf.errors import InputError, RunError
 from rayrlhf.report.catalogue import Chart, arrange
 from rayrlhf.report.histogram import reward_histogram
@@ -98,12 +98,12 @@ def _environment() -> Environment:
 def _require_run(root: Path) -> None:
     """InputError where the folder is none of a run; it names runs that are below."""
     try:
-        if not fresh(root).is_dir():
+        if not exists(root) or is_file(root):
             raise InputError(f"{root}: no such run directory")
         found = entries(root)
         if {path.name for path in found} & {"config.toml", "metrics.jsonl"}:
             return
-        below = [str(path) for path in found if (path / "config.toml").is_file()]
+        below = [str(path) for path in found if is_file(path / "config.toml")]
     except OSError as error:
         raise InputError(f"{root}: cannot be read: {error}") from None
     hint = f"; did you mean {' or '.join(below[:5])}?" if below else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -126,7 +125,7 @@ class LearnerRole(TrainingRole):
         """A directory that plain transformers and vLLM load; rank 0 writes, all ranks gather."""
         from rayrlhf.engines.export import export_model
 
-        export_model(self._engine.module.model, self._source, self._tokenizer, Path(folder), self._engine.rank == 0)
+        export_model(self._engine.module.model, self._source, self._tokenizer, as_path(folder), self._engine.rank == 0)
 
     def _sample(self, trajectory: Trajectory, rewards: Rewards) -> Sample:
         last, reward = trajectory.prompt.messages[-1]["content"], rewards.by_id[trajectory.id].value

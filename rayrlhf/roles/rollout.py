@@ -87,7 +87,7 @@ class RolloutRole:
     @ray.method(num_returns=2)
     async def generate(self, request: GenerationRequest) -> tuple[GroupInfo, list[Trajectory]]:
         """All samples of one prompt, each durable before anyone sees it; those in the journal are not made again."""
-        known = self._journal.known(request) if self._journal and request.look else {}
+        known = await asyncio.to_thread(self._journal.known, request) if self._journal and request.look else {}
         samples = (self._sample(request, k, known) for k in range(len(request.seeds)))
         trajectories = list(await asyncio.gather(*samples))
         info = GroupInfo(

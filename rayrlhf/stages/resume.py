@@ -15,7 +15,8 @@ from rayrlhf.config.load import load_job
 from rayrlhf.data.durable import as_path
 from rayrlhf.data.journal import Journal
 from rayrlhf.data.prompts import PromptSet
-from rayrlhf.errors import CheckpointError
+from rayrlhf.data.stores import require_store
+from rayrlhf.errors import CheckpointError, StorageError
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress, config_changes
 from rayrlhf.stages.run_directory import RunDirectory
@@ -29,7 +30,7 @@ def resume_point(job: RLJob, directory: RunDirectory, prompts: PromptSet, resume
     if resume == "never" and begun:
         raise CheckpointError(f"{directory.root} holds a run already: choose another `name`, or --resume auto")
     journal.check()
-    folder = newest if resume in ("auto", "never") else as_path(resume).absolute()
+    folder = newest if resume in ("auto", "never") else resume_path(resume)
     if folder is None:
         if begun:
             require_same_config(load_job(RLJob, directory.config).model_dump(mode="json"), job, directory.root)
@@ -44,6 +45,16 @@ def resume_point(job: RLJob, directory: RunDirectory, prompts: PromptSet, resume
             "choose another `name`, or remove the newer checkpoints"
         )
     return folder, manifest.progress
+
+
+def resume_path(text: str) -> Path:
+    """The checkpoint that `--resume` names."""
+    try:
+        path = as_path(text).absolute()
+        require_store(path)
+        return path
+    except (ValueError, ImportError, StorageError) as error:
+        raise CheckpointError(f"--resume {text}: {error}; expected auto, never, or a checkpoint's folder") from None
 
 
 def require_same_config(saved: Any, job: Section, where: Path) -> None:

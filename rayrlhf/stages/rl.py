@@ -37,7 +37,7 @@ from rayrlhf.loop.workforce import Workforce
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.timeline import Timeline
-from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker
+from rayrlhf.observability.trackers import JsonlTracker, Tracker, logged_steps, tensorboard_trackers
 from rayrlhf.rewards.function import import_function
 from rayrlhf.roles.critic import CriticRole
 from rayrlhf.roles.learner import LearnerRole
@@ -84,7 +84,9 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
             f"{job.data.prompts}: left out {len(prompts.overlong_ids)} prompts longer than data.max_prompt_tokens = "
             f"{job.data.max_prompt_tokens}, the first is {prompts.overlong_ids[0]}"
         )
-    directory = RunDirectory(Path(job.run.directory) / job.name)
+    directory = RunDirectory.of(job)
+    directory.require_reachable()
+    logged_steps(directory.metrics)
     checkpoint, progress = resume_point(job, directory, prompts, resume)
     if checkpoint is not None:
         _check_state(job, checkpoint)
@@ -242,4 +244,4 @@ def weight_sync(job: RLJob, roles: Roles, prompts: PromptSet) -> WeightSync:
 def _trackers(directory: RunDirectory, journal: Journal) -> list[Tracker]:
     """Rows of committed steps stay; what comes after them is written again."""
     rows = JsonlTracker(directory.metrics, max(journal.committed_steps(), default=0))
-    return [rows, TensorBoardTracker(directory.tensorboard, rows.last_step)]
+    return [rows, *tensorboard_trackers(directory.tensorboard, rows.last_step)]

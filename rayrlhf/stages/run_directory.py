@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rayrlhf.config.base import Section
+from rayrlhf.config.jobs import RLJob, SupervisedJob
+from rayrlhf.data.durable import as_path, is_local, write_durably
+from rayrlhf.data.stores import require_store
+from rayrlhf.errors import ConfigError
 from rayrlhf.loop.scaling import FILE as WORKERS
 
 
@@ -16,6 +20,21 @@ class RunDirectory:
     """Paths of one run."""
 
     root: Path
+
+    @classmethod
+    def of(cls, job: RLJob | SupervisedJob) -> RunDirectory:
+        """The directory of a job's run: a local path or a URL."""
+        return cls(as_path(job.run.directory) / job.name)
+
+    def require_reachable(self) -> None:
+        """Refuse a URL whose store cannot be read from here; writes nothing."""
+        try:
+            require_store(self.root)
+        except OSError as error:
+            raise ConfigError(
+                f"run.directory cannot be read: {error}. Credentials, region and endpoint come from the environment, "
+                "see docs/storage.md"
+            ) from None
 
     @property
     def config(self) -> Path:
@@ -88,9 +107,13 @@ class RunDirectory:
         return self.root / "tensorboard"
 
     def create(self, job: Section) -> None:
-        """Make the directory and write the resolved config."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(to_toml(job), encoding="utf-8")
+        """Make the directory and write the resolved config; says what a URL cannot hold."""
+        try:
+            write_durably(self.config, to_toml(job).encode())
+        except (OSError, NotImplementedError) as error:
+            raise ConfigError(f"run.directory cannot be written: {error or 'this kind of URL is read-only'}") from None
+        if not is_local(self.root):
+            print(f"{self.root}: no TensorBoard files in a store; metrics.jsonl has the same numbers")
 
 
 def to_toml(job: Section) -> str:

@@ -8,6 +8,7 @@ import ray
 from rich.console import Console
 
 from rayrlhf.config.jobs import Job, RLJob
+from rayrlhf.data.durable import exists
 from rayrlhf.runtime.cluster import log_folder
 from rayrlhf.stages.run_directory import RunDirectory, to_toml
 
@@ -80,5 +81,5 @@ def print_summary(directory: RunDirectory, metrics: Mapping[str, float]) -> None
     if ray.is_initialized():
         rows["engine logs"] = log_folder()
     for name, path in rows.items():
-        if path.exists():
+        if exists(path):
             console.print(f"{name:<14} {path}", markup=False)

@@ -28,7 +28,17 @@ from rayrlhf.algorithms.objectives import LossTerms
 from rayrlhf.config.jobs import SupervisedJob
 from rayrlhf.config.load import load_job
 from rayrlhf.data.batching import split_among_ranks
-from rayrlhf.data.durable import as_path, digest_file, write_durably
+from rayrlhf.data.durable import (
+    digest_file,
+    is_file,
+    is_local,
+    local_copy,
+    local_folder,
+    read_bytes,
+    remove_file,
+    write_durably,
+)
+from rayrlhf.data.stores import arrow_filesystem, place_of
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.training_state import check_state, load_module_weights, load_optimizer_state, snapshot
 from rayrlhf.errors import CheckpointError, DataError, RoleFailedError
@@ -36,18 +46,20 @@ from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.events import EventLog
-from rayrlhf.observability.trackers import JsonlTracker, TensorBoardTracker, Tracker, following
+from rayrlhf.observability.trackers import JsonlTracker, Tracker, following, logged_steps, tensorboard_trackers
 from rayrlhf.role_types import SavedFile
 from rayrlhf.runtime import processes
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
 from rayrlhf.runtime.interruption import Interruption, raise_if_due
 from rayrlhf.stages.recording import recording
-from rayrlhf.stages.resume import require_same_config
+from rayrlhf.stages.resume import require_same_config, resume_path
 from rayrlhf.stages.run_directory import RunDirectory
 
 PART = "model"
 """The folder of the training state inside a checkpoint."""
+REMOTE_DELAY_S = 5.0
+"""Steps can be shorter than a request to a store, so rows share one; each checkpoint has them all."""
 I = TypeVar("I")  # noqa: E741 (an item: a demonstration or a ranking, tokenised)
 
 
@@ -110,7 +122,8 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     if len(task.items) < job.learner.ranks:
         raise DataError(f"{job.name}: {len(task.items)} usable rows are fewer than learner.ranks = {job.learner.ranks}")
     total_steps = count_steps(task, job)
-    directory = RunDirectory(Path(job.run.directory) / job.name)
+    directory = RunDirectory.of(job)
+    directory.require_reachable()
     if finished := _finished(job, directory, resume):
         return finished
     done = resumable_step(task, job, directory, resume)
@@ -118,23 +131,24 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     learner = job.learner
     check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
     directory.create(job)
-    directory.stop.unlink(missing_ok=True)
+    remove_file(directory.stop)
     interruption = Interruption(job.run.grace_s)
     events, show = EventLog(directory.events), Display(total_steps).log_supervised
     with recording(directory, events, done, total_steps), interruption.listening():
         with following(directory.metrics, show, done):
             _fit(_trainer(job, make_task, directory), directory, interruption)
-        if not directory.result.is_file():
-            directory.stop.unlink()
+        if not is_file(directory.result):
+            remove_file(directory.stop)
             step = resumable_step(task, job, directory, "auto")
             raise interruption.error(f"step {step} is saved, go on with --resume auto")
-    return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
+    return SupervisedResult(directory, json.loads(read_bytes(directory.result)))
 
 
 def resumable_step(task: SupervisedTask[Any], job: SupervisedJob, directory: RunDirectory, resume: str) -> int:
     """The step of the newest checkpoint, which has to be whole and of this job; 0 where there is none."""
+    logged_steps(directory.metrics)
     newest = checkpoint_store(job, directory).newest()
-    if resume not in ("auto", "never") and newest != as_path(resume).absolute():
+    if resume not in ("auto", "never") and newest != resume_path(resume):
         raise CheckpointError(f"--resume {resume}: {job.name} goes on from its newest checkpoint ({newest}): use auto")
     if newest is None:
         return 0
@@ -158,13 +172,13 @@ def count_steps(task: SupervisedTask[Any], job: SupervisedJob) -> int:
 
 def _finished(job: SupervisedJob, directory: RunDirectory, resume: str) -> SupervisedResult | None:
     """The result that is there already. A stage that was cut off has none."""
-    if not directory.result.is_file() or not directory.config.is_file():
+    if not is_file(directory.result) or not is_file(directory.config):
         return None
     kind: Any = type(job)
     if resume == "never":
         raise CheckpointError(f"{directory.root} holds a result already: choose another `name`, or remove it")
     require_same_config(load_job(kind, directory.config).model_dump(mode="json"), job, directory.root)
-    return SupervisedResult(directory, json.loads(directory.result.read_text(encoding="utf-8")))
+    return SupervisedResult(directory, json.loads(read_bytes(directory.result)))
 
 
 def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -> TorchTrainer:
@@ -180,9 +194,16 @@ def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -
             backend="cpu:gloo,cuda:nccl" if learner.gpus else "gloo", timeout_s=math.ceil(job.run.timeout_s)
         ),
         run_config=RunConfig(
-            name=job.name, storage_path=str(directory.root / "ray_train"), failure_config=FailureConfig(max_failures=2)
+            name=job.name, failure_config=FailureConfig(max_failures=2), **_storage(directory.root / "ray_train")
         ),
     )
+
+
+def _storage(folder: Path) -> dict[str, Any]:
+    """Where Ray Train keeps its own state, which decides nothing here: checkpoints and result do."""
+    if is_local(folder):
+        return {"storage_path": str(folder)}
+    return {"storage_path": place_of(folder), "storage_filesystem": arrow_filesystem(folder)}
 
 
 def _fit(trainer: TorchTrainer, directory: RunDirectory, interruption: Interruption) -> None:
@@ -201,11 +222,13 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, interruption: Interrupt
     thread = threading.Thread(target=fit, daemon=True)
     interruption.wait_for_saves()
     thread.start()
+    asked = False
     while thread.is_alive():
         thread.join(0.2)
         raise_if_due()
-        if interruption.requested and not directory.stop.is_file():
+        if interruption.requested and not asked:
             write_durably(directory.stop, b"")
+            asked = True
     if failed:
         cause = str(failed[0]).strip().splitlines()[-1]
         raise RoleFailedError(f"{directory.root.name}: training failed: {cause}") from failed[0]
@@ -221,23 +244,29 @@ def _train_rank(config: dict[str, Any]) -> None:
     torch.manual_seed(job.seed)
     task, store = config["make_task"](job), checkpoint_store(job, directory)
     engine, done = _load(task, job, store.newest())
-    trackers: list[Tracker] = []
-    if engine.rank == 0:
-        trackers = [JsonlTracker(directory.metrics, done), TensorBoardTracker(directory.tensorboard, done)]
+    rows = [JsonlTracker(directory.metrics, done, REMOTE_DELAY_S)] if engine.rank == 0 else []
+    trackers: list[Tracker] = [*rows, *(tensorboard_trackers(directory.tensorboard, done) if rows else [])]
     steps = optimizer_steps(task.items, job)
     for step, items in list(enumerate(steps, start=1))[done:]:
         metrics = train_step(task, engine, items)
         for tracker in trackers:
             tracker.log(step, metrics, [])
-        stop = any(gather_objects(engine.rank == 0 and directory.stop.is_file(), engine))
+        stop = any(gather_objects(engine.rank == 0 and is_file(directory.stop), engine))
         if (stop or step % job.checkpoint.every_steps == 0) and step < len(steps):
+            _flush(rows)  # a stage that goes on from a checkpoint has the rows of its steps
             _save(engine, store, step)
         if stop:
             return
+    _flush(rows)
     final = task.evaluate(engine)
     task.export(engine, directory.model)
     if engine.rank == 0:
         write_durably(directory.result, json.dumps(final, indent=1).encode())
+
+
+def _flush(rows: Sequence[JsonlTracker]) -> None:
+    for log in rows:
+        log.flush()
 
 
 def _load(task: SupervisedTask[I], job: SupervisedJob, checkpoint: Path | None) -> tuple[TrainingEngine, int]:
@@ -246,9 +275,10 @@ def _load(task: SupervisedTask[I], job: SupervisedJob, checkpoint: Path | None) 
     if checkpoint is None:
         return TrainingEngine(module, job.learner, job.model.dtype, count_steps(task, job)), 0
     manifest = verify(checkpoint)
-    load_module_weights(module, checkpoint / PART)
-    engine = TrainingEngine(module, job.learner, job.model.dtype, count_steps(task, job))
-    load_optimizer_state(engine, checkpoint / PART)
+    with local_copy(checkpoint / PART) as saved:
+        load_module_weights(module, saved)
+        engine = TrainingEngine(module, job.learner, job.model.dtype, count_steps(task, job))
+        load_optimizer_state(engine, saved)
     return engine, manifest.progress.step
 
 
@@ -256,8 +286,10 @@ def _save(engine: TrainingEngine, store: CheckpointStore, step: int) -> None:
     """A checkpoint after `step`; all ranks write their shards, rank 0 makes it complete."""
     folder = store.begin(step) if engine.rank == 0 else None
     folder = gather_objects(folder, engine)[0]
-    file = snapshot(engine).write(folder / PART)
-    files = gather_objects(SavedFile(file.name, *digest_file(file)), engine)
+    with local_folder(folder / PART) as local:
+        file = snapshot(engine).write(local)
+        written = SavedFile(file.name, *digest_file(file))
+    files = gather_objects(written, engine)
     if engine.rank == 0:
         store.complete(folder, Progress(step, step, 0.0), {f"{PART}/{saved.name}": saved for saved in files})
     gather_objects(None, engine)  # nobody goes on before it is complete

@@ -1,4 +1,7 @@
-"""`python -m tests.system.fake_job FOLDER STEPS`: the fake PPO run of the kill matrix, resumed where it is."""
+"""`python -m tests.system.fake_job FOLDER STEPS [URL]`: the fake PPO run of the kill matrix, resumed where it is.
+
+URL is its `run.directory`; without one, that is FOLDER/runs.
+"""
 
 import sys
 from pathlib import Path
@@ -16,10 +19,11 @@ SECTIONS = {
 }
 
 
-def make(folder, steps):
-    return FakeRun(folder, work_s=0.05, **SECTIONS, run={"steps": steps, "phase_timeout_s": 60.0})
+def make(folder, steps, directory=None):
+    run = {"steps": steps, "phase_timeout_s": 60.0} | ({"directory": directory} if directory else {})
+    return FakeRun(folder, work_s=0.05, **SECTIONS, run=run)
 
 
 if __name__ == "__main__":
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    make(Path(sys.argv[1]), int(sys.argv[2])).loop.run()
+    make(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]).loop.run()

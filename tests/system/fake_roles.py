@@ -8,11 +8,11 @@ import asyncio
 import hashlib
 import os
 import time
-from pathlib import Path
 from typing import ClassVar
 
 import ray
 
+from rayrlhf.data.durable import as_path, local_copy, local_folder, replaced_folder
 from rayrlhf.data.journal import Journal
 from rayrlhf.role_types import HeldWeights, Sample, SavedFile, SentWeights, SyncAddress, SyncInfo
 from rayrlhf.roles.rollout import RolloutRole
@@ -148,7 +148,8 @@ class FakeTrainer(FakeRole):
 
     def start(self, rendezvous, checkpoint):
         if checkpoint:
-            self.state = (Path(checkpoint) / f"shard-{self.rank}").read_text()
+            with local_copy(as_path(checkpoint)) as saved:
+                self.state = (saved / f"shard-{self.rank}").read_text()
 
     def learn(self, request, groups, *objects):
         self._called("learn")
@@ -181,10 +182,11 @@ class FakeTrainer(FakeRole):
 
     @ray.method(concurrency_group="io")
     def write_snapshot(self, folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self._called("write_snapshot")
-        file = Path(folder) / f"shard-{self.rank}"
-        file.write_text(self.copy)
+        with local_folder(as_path(folder)) as local:
+            local.mkdir(parents=True, exist_ok=True)
+            self._called("write_snapshot")
+            file = local / f"shard-{self.rank}"
+            file.write_text(self.copy)
         return [SavedFile(file.name, len(self.copy), hashlib.sha256(self.copy.encode()).hexdigest())]
 
     def by_step(self):
@@ -204,7 +206,7 @@ class FakeCritic(FakeTrainer):
 class FakeLearner(FakeTrainer):
     def __init__(self, journal, *args):
         super().__init__(*args)
-        self.journal = Journal(Path(journal))
+        self.journal = Journal(as_path(journal))
 
     @ray.method(num_returns=2)
     def logprobs(self, *groups):
@@ -250,5 +252,6 @@ class FakeLearner(FakeTrainer):
 
     def export(self, folder):
         self._called("export")
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / "state").write_text(self.state)
+        if self.rank == 0:
+            with replaced_folder(as_path(folder), last="state") as new:
+                (new / "state").write_text(self.state)

@@ -1,7 +1,6 @@
 """The loop over fake roles, for tests of its orchestration."""
 
 import itertools
-from pathlib import Path
 
 import ray
 
@@ -59,7 +58,7 @@ class FakeRun:
         folder.mkdir(parents=True, exist_ok=True)
         self.job = jobs.make(folder, folder, **sections)
         self.faults, self.settings, self.always = faults or {}, (tensors, work_s), always
-        self.directory = RunDirectory(Path(self.job.run.directory) / self.job.name)
+        self.directory = RunDirectory.of(self.job)
         chosen = prompts(poison=poison)
         self.resumed_from, self.progress = resume_point(self.job, self.directory, chosen, "auto")
         self.directory.create(self.job)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.load import validate_job
+from rayrlhf.data.append_log import AppendLog
 
 QUESTIONS = ["Hi", "How are you?", "What is rain?", "Why?", "Name a fruit.", "Who?", "Say yes.", "Go on."]
 
@@ -44,9 +45,13 @@ def make(folder: Path, policy, **sections) -> RLJob:
 
 
 def events(directory):
-    path = directory.events
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return rows(directory.events)
 
 
 def metrics(folder: Path, name: str = "run"):
-    return [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+    return rows(folder / "runs" / name / "metrics.jsonl")
+
+
+def rows(path: Path):
+    """The objects of a JSONL file; none where there is no file."""
+    return [json.loads(line) for line in AppendLog(path).lines()]

@@ -147,3 +147,40 @@ def test_paths_that_exist_become_absolute_and_hub_ids_stay(tmp_path, monkeypatch
     assert job.model.path == str(tmp_path / "policy")
     assert job.reward.model == "owner/name"
     assert job.run.directory == str(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/runs", "s3://bucket/a/b/"])
+def test_a_run_directory_may_be_a_url(config, url):
+    assert load_job(RLJob, config, [f"run.directory={url}"]).run.directory == url.rstrip("/")
+    assert load_job(RLJob, config, ["run.directory=file:///somewhere"]).run.directory == "/somewhere"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.directory=nonsense://x", "run.directory = 'nonsense://x': no store is known for nonsense://"),
+        ("run.directory=memory://x", "all processes would not see the same"),
+        ("run.directory=ftp://host/x", "all processes would not see the same"),
+        ("model.path=s3://bucket/model", "model.path = 's3://bucket/model': is a URL, which is not read here"),
+        ("data.prompts=gs://bucket/p.jsonl", "data.prompts = 'gs://bucket/p.jsonl': is a URL"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_with_its_key(config, override, message):
+    with pytest.raises(ConfigError) as error:
+        load_job(RLJob, config, [override])
+    assert message in str(error.value)
+
+
+def test_a_client_that_is_not_installed_is_named_with_how_to_install_it(config, monkeypatch):
+    def absent(scheme):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr("fsspec.get_filesystem_class", absent)
+    with pytest.raises(ConfigError, match=r"install gcsfs.*pip install 'rayrlhf\[gcs\]'"):
+        load_job(RLJob, config, ["run.directory=gs://bucket/runs"])
+
+
+def test_credentials_in_a_url_are_refused_and_not_shown(config):
+    with pytest.raises(ConfigError, match="without credentials") as error:
+        load_job(RLJob, config, ["run.directory=s3://key:hunter2@bucket/runs"])
+    assert "hunter2" not in str(error.value)

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,18 @@ from rayrlhf.data.durable import (
     as_path,
     digest_file,
     entries,
+    exists,
+    is_file,
     is_local,
     local_copy,
+    local_folder,
+    make_folder,
+    read_bytes,
+    read_folder,
+    read_tail,
+    remove_file,
     remove_tree,
+    replaced_folder,
     write_durably,
 )
 
@@ -128,3 +138,60 @@ def test_a_local_copy_is_the_file_or_folder_itself_or_a_passing_download(folder)
         assert copy.exists() == is_local(folder)
     with pytest.raises(OSError, match="absent"), local_copy(folder / "absent") as copy:
         copy.read_bytes()
+
+
+def test_what_is_written_into_a_local_folder_is_in_the_folder_after_the_context_and_not_after_an_error(folder):
+    make_folder(folder / "tree")
+    with local_folder(folder / "tree") as local:
+        (local / "below").mkdir()
+        (local / "below" / "file").write_bytes(b"x")
+    assert read_bytes(folder / "tree" / "below" / "file") == b"x"
+
+
+def test_a_replaced_folder_has_the_new_files_only_and_after_an_error_the_old_ones(folder):
+    write_durably(folder / "model" / "old", b"x")
+    with suppress(KeyError), replaced_folder(folder / "model", last="config") as new:
+        (new / "half").write_bytes(b"x")
+        raise KeyError
+    assert [path.name for path in entries(folder / "model")] == ["old"]
+    for _ in range(2):
+        with replaced_folder(folder / "model", last="config") as new:
+            (new / "config").write_bytes(b"c")
+            (new / "weights").write_bytes(b"w")
+    assert [path.name for path in entries(folder)] == ["model"]
+    assert {path.name: read_bytes(path) for path in entries(folder / "model")} == {"config": b"c", "weights": b"w"}
+
+
+def test_an_upload_goes_without_the_file_that_makes_the_folder_whole_until_all_else_is_there(monkeypatch):
+    folder, order = as_path(f"memory://{uuid.uuid4().hex}"), []
+    put = durable._put_file
+    monkeypatch.setattr(durable, "_put_file", lambda file, fs, name: (order.append(file.name), put(file, fs, name)))
+    write_durably(folder / "model" / "config", b"old")
+    with replaced_folder(folder / "model", last="config") as new:
+        for name in ("a", "config", "z"):
+            (new / name).write_bytes(b"x")
+    assert order == ["a", "z", "config"]
+
+
+def test_a_tail_is_the_end_of_a_file_and_all_of_a_short_one(folder):
+    write_durably(folder / "file", b"0123456789")
+    assert read_tail(folder / "file", 3) == b"789"
+    assert read_tail(folder / "file", 99) == b"0123456789"
+
+
+def test_a_folder_is_read_by_the_suffix_of_its_files_in_order(folder):
+    for name in ("b.txt", "a.txt", "c.txt.partial"):
+        write_durably(folder / name, name.encode())
+    found = read_folder(folder, ".txt")
+    assert [(path.name, text) for path, text in found.items()] == [("a.txt", b"a.txt"), ("b.txt", b"b.txt")]
+    assert read_folder(folder / "absent", ".txt") == {}
+
+
+def test_a_removed_file_is_gone_and_an_absent_one_stays_absent(folder):
+    write_durably(folder / "file", b"x")
+    assert is_file(folder / "file")
+    assert exists(folder)
+    assert not is_file(folder)
+    for _ in range(2):
+        remove_file(folder / "file")
+        assert not exists(folder / "file")

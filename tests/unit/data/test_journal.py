@@ -5,7 +5,9 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pyarrow
 import pytest
@@ -13,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from rayrlhf.data import journal as journal_module
 from rayrlhf.data import segments
-from rayrlhf.data.durable import append_durably, as_path, entries
+from rayrlhf.data.durable import append_durably, as_path, entries, read_bytes, write_durably
 from rayrlhf.data.journal import SCHEMA, Journal, Rejection, arrow_schema
 from rayrlhf.data.rows import read_rankings
 from rayrlhf.data.segments import SegmentWriter, decode, encode, open_folder, open_steps, read_open
@@ -33,6 +36,22 @@ def trajectory(number):
     completion = Completion((5, 2), (-0.25, -1.5), "stop", (VersionSpan(0, 1, 3), VersionSpan(1, 2, 4)))
     prompt = Prompt("p1", (Message(role="user", content="Hi\n“x”"),), (1, 9), "42", {"a": 1})
     return Trajectory(f"000001-00000-{number:03d}", "000001-00000", number, prompt, completion)
+
+
+def test_a_check_reads_the_metadata_of_a_large_step_and_not_its_rows(folder):
+    random = Random(0)
+    logprobs = tuple(random.random() for _ in range(100_000))
+    tokens = tuple(range(100_000))
+    completion = Completion(tokens, logprobs, "stop", (VersionSpan(0, len(tokens), 3),))
+    commit(folder, 1, replace(trajectory(0), completion=completion))
+    file = folder / "step-000001.parquet"
+    whole = read_bytes(file)
+    assert len(whole) > 8 * journal_module._FOOTER_BYTES
+    Journal(folder).check()
+    for damaged in (whole[:-1], whole[: len(whole) // 2], whole[:-8] + b"\xff\xff\xff\x00PAR1", b"PAR1", b""):
+        write_durably(file, damaged)
+        with pytest.raises(CheckpointError, match=r"step-000001\.parquet: truncated or damaged"):
+            Journal(folder).check()
 
 
 def by_id(*trajectories):
@@ -350,7 +369,7 @@ def test_a_rejection_torn_at_any_byte_is_none_and_the_next_one_is_whole(folder):
     for length in range(whole.index(b"\n") + 1, len(whole)):
         file.write_bytes(whole[:length])
         assert journal.rejected() == {"g1"}
-        journal.reject("g3", "p2", "cause")
+        Journal(folder).reject("g3", "p2", "cause")  # the process after the one that was torn away
         assert journal.rejected() == {"g1", "g3"}
     file.write_bytes(b"{}\n" + whole)
     with pytest.raises(CheckpointError, match=r"rejected\.jsonl, line 1"):

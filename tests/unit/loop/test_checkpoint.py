@@ -4,6 +4,7 @@ import json
 import pytest
 from upath import UPath
 
+from rayrlhf.data.durable import write_durably
 from rayrlhf.errors import CheckpointError
 from rayrlhf.loop.checkpoint import MANIFEST, CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
@@ -24,8 +25,7 @@ def store(folder):
 
 def write(store, step):
     folder = store.begin(step)
-    (folder / "policy").mkdir(exist_ok=True)
-    (folder / "policy" / "shard-0").write_bytes(WEIGHTS)
+    write_durably(folder / "policy" / "shard-0", WEIGHTS)
     return folder, {"policy/shard-0": SavedFile("shard-0", len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest())}
 
 
