@@ -126,7 +126,13 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     connect(job.run.ray_address)
     bundles = role_bundles(job)
     check_feasible(bundles)
-    inputs.directory.create(job)
+    with inputs.directory.occupied(job):
+        _run(job, inputs, bundles)
+    return inputs.directory
+
+
+def _run(job: RLJob, inputs: RLInputs, bundles: list[RoleBundle]) -> None:
+    """Place the roles, start them, and run the loop over them."""
     display = Display(job.run.steps, job.run.sample_every_steps)
     events = EventLog(inputs.directory.events, display.say)
     timeline = Timeline(watchers=[display.phase])
@@ -142,7 +148,6 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     finally:
         display.close()
         placement.release()
-    return inputs.directory
 
 
 def role_bundles(job: RLJob) -> list[RoleBundle]:

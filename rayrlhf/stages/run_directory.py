@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +110,40 @@ class RunDirectory:
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.root / "tensorboard"
+
+    @contextmanager
+    def occupied(self, job: Section) -> Iterator[None]:
+        """`create` it, and keep other processes from running here until the block or this process ends.
+
+        Raises:
+            ConfigError: another process runs here. Object stores have no locks, so there nobody is kept out.
+
+        """
+        with ExitStack() as stack:
+            if is_local(self.root):
+                stack.enter_context(self._locked())
+            self.create(job)
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / "lock").open("a+")
+        except OSError as error:
+            raise ConfigError(f"run.directory cannot be written: {error}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = file.read() or "another process"
+                message = f"{self.root}: {who} runs here: wait for it, end it, or choose another `name`"
+                raise ConfigError(message) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
 
     def create(self, job: Section) -> None:
         """Make the directory and write the resolved config; says what a URL cannot hold."""

@@ -121,7 +121,6 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     task = make_task(job)
     if len(task.items) < job.learner.ranks:
         raise DataError(f"{job.name}: {len(task.items)} usable rows are fewer than learner.ranks = {job.learner.ranks}")
-    total_steps = count_steps(task, job)
     directory = RunDirectory.of(job)
     directory.require_reachable()
     if finished := _finished(job, directory, resume):
@@ -130,7 +129,16 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
     connect(job.run.ray_address)
     learner = job.learner
     check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
-    directory.create(job)
+    with directory.occupied(job):
+        _run(task, job, make_task, directory, done)
+    return SupervisedResult(directory, json.loads(read_bytes(directory.result)))
+
+
+def _run(
+    task: SupervisedTask[Any], job: SupervisedJob, make_task: MakeTask, directory: RunDirectory, done: int
+) -> None:
+    """Train from step `done` on, to the end or until somebody asks to stop."""
+    total_steps = count_steps(task, job)
     remove_file(directory.stop)
     interruption = Interruption(job.run.grace_s)
     events, show = EventLog(directory.events), Display(total_steps).log_supervised
@@ -141,7 +149,6 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
             remove_file(directory.stop)
             step = resumable_step(task, job, directory, "auto")
             raise interruption.error(f"step {step} is saved, go on with --resume auto")
-    return SupervisedResult(directory, json.loads(read_bytes(directory.result)))
 
 
 def resumable_step(task: SupervisedTask[Any], job: SupervisedJob, directory: RunDirectory, resume: str) -> int:

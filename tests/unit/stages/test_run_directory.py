@@ -1,3 +1,4 @@
+import os
 import uuid
 from pathlib import Path
 
@@ -61,3 +62,24 @@ def test_nothing_is_written_by_a_check(job):
     RunDirectory(root / job.name).require_reachable()
     with pytest.raises(FileNotFoundError):
         read_bytes(root / job.name / "config.toml")
+
+
+def test_two_processes_do_not_run_in_one_directory(tmp_path, job):
+    directory = RunDirectory(tmp_path / job.name)
+    for _ in range(2):
+        with (
+            directory.occupied(job),
+            pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* runs here"),
+            directory.occupied(job),
+        ):
+            pass
+    assert load_job(RLJob, directory.config) == job
+
+
+def test_a_directory_that_cannot_be_made_is_a_wrong_config(tmp_path, job):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=r"run\.directory cannot be written"),
+        RunDirectory(tmp_path / "file" / "x").occupied(job),
+    ):
+        pass
