@@ -64,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     workers.add_argument("run", metavar="RUN", help="the run's directory")
     workers.add_argument("counts", nargs="+", metavar="role=count", help="role: rollout, reward or reference")
     workers.set_defaults(run_command=_workers)
+    text = "write the policy of a checkpoint as a Hugging Face model"
+    export = commands.add_parser("export", help=text, description=text)
+    export.add_argument(
+        "run", metavar="RUN|CHECKPOINT", help="the directory of a run (its newest checkpoint) or of a checkpoint"
+    )
+    export.add_argument("--to", metavar="PATH", help="where; unset: model-step-… in the run's directory")
+    export.set_defaults(run_command=_export)
     report = commands.add_parser("report", help="write the page of a run, report.html, into its directory")
     report.add_argument("run", metavar="RUN", help="a run directory, as in runs/ppo; it may be running or broken")
     report.set_defaults(run_command=_report)
@@ -87,6 +94,13 @@ def _workers(arguments: argparse.Namespace) -> int:
 
     wanted = ask_for_workers(arguments.run, arguments.counts)
     print(f"{arguments.run}: from the next step on {', '.join(f'{role} {n}' for role, n in sorted(wanted.items()))}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from rayrlhf.stages.export import export_checkpoint
+
+    print(export_checkpoint(arguments.run, arguments.to))
     return 0
 
 

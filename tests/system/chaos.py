@@ -160,7 +160,7 @@ def matrix_campaigns(settle):
         yield name, plan, 2 + apart * len(plan)
 
 
-def random_campaigns(count, seed, each=10, apart=3):
+def random_campaigns(count, seed, each=25, apart=3):
     """`count` kills in campaigns of `each`, every `apart` steps, anywhere within a phase."""
     draw = random.Random(seed)
     for number in range(0, count, each):

@@ -9,8 +9,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from rayrlhf.cli import main
 from rayrlhf.stages.run_directory import to_toml
 from tests.system import chaos, jobs
 
@@ -87,3 +90,19 @@ def test_terminated_killed_and_interrupted(runs):
     assert all((weights[1][name] == value).all() for name, value in weights[0].items())
     assert straight.saved() == ["step-000005", "step-000010"]
     assert disturbed.saved()[-1] == "step-000010"
+
+
+def test_the_policy_of_any_checkpoint_can_be_exported(runs, tmp_path, capsys):
+    """The last one is the run's own export; an earlier one is another model."""
+    straight, _ = runs
+    assert main(["export", str(straight.root), "--to", str(tmp_path / "last")]) == 0
+    assert main(["export", str(straight.root / "checkpoints" / "step-000005")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(straight.root / "model-step-000005")
+    own, last, fifth = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (straight.root / "model", tmp_path / "last", straight.root / "model-step-000005")
+    )
+    assert all(torch.equal(own[name], last[name]) for name in own)
+    assert not all(torch.equal(own[name], fifth[name]) for name in own)
+    assert main(["export", str(tmp_path)]) == 2
+    assert "not a complete checkpoint" in capsys.readouterr().err
