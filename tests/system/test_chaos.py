@@ -9,17 +9,17 @@ from tests.system import chaos, jobs, soak
 
 STEPS = 50
 PLAN = [
-    Fault("reward", 0, "rollout", 2, after_s=0.05),
-    Fault("reference", 0, "score", 4, after_s=0.02),
-    Fault("learner", 1, "learn", 6, after_s=0.05),
-    Fault("rollout", 1, "weight_sync", 8, after_s=0.02),
-    Fault("critic", 0, "checkpoint", 10, after_s=0.02),
-    Fault("driver", 0, "rollout", 13, after_s=0.1),
-    Fault("learner", 0, "weight_sync", 16, after_s=0.02),
-    Fault("rollout", 0, "rollout", 19, after_s=0.1),
-    Fault("critic", 0, "learn", 22, after_s=0.05),
-    Fault("learner", 0, "checkpoint", 25, after_s=0.02),
-    Fault("reference", 0, "rollout", 28, after_s=0.05),
+    Fault("driver", 0, "rollout", 2, after_s=0.1),
+    Fault("reward", 0, "rollout", 4, after_s=0.05),
+    Fault("reference", 0, "score", 6, after_s=0.02),
+    Fault("learner", 1, "learn", 8, after_s=0.05),
+    Fault("rollout", 1, "weight_sync", 10, after_s=0.02),
+    Fault("critic", 0, "checkpoint", 12, after_s=0.02),
+    Fault("learner", 0, "weight_sync", 15, after_s=0.02),
+    Fault("rollout", 0, "rollout", 18, after_s=0.1),
+    Fault("critic", 0, "learn", 21, after_s=0.05),
+    Fault("learner", 0, "checkpoint", 24, after_s=0.02),
+    Fault("reference", 0, "rollout", 27, after_s=0.05),
 ]
 
 
