@@ -20,6 +20,7 @@ from rayrlhf.config.sections import (
     RewardConfig,
     RolloutConfig,
     RunConfig,
+    SupervisedRecoveryConfig,
     SupervisedRunConfig,
     TrainingConfig,
     WeightSyncConfig,
@@ -149,6 +150,7 @@ class SupervisedJob(Section):
     data: DataConfig
     learner: LearnerConfig
     checkpoint: CheckpointConfig = CheckpointConfig(every_steps=50)
+    recovery: SupervisedRecoveryConfig = SupervisedRecoveryConfig()
     run: SupervisedRunConfig = SupervisedRunConfig()
 
     @model_validator(mode="after")

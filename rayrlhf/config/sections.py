@@ -227,7 +227,17 @@ class CheckpointConfig(Section):
     keep: PositiveInt = Field(2, description="complete checkpoints to keep")
 
 
-class RecoveryConfig(Section):
+class SupervisedRecoveryConfig(Section):
+    """What a stage survives by itself, and when it gives up."""
+
+    max_failures: NonNegativeInt = Field(3, description="restarts of the ranks; one more failure ends the stage")
+    max_bad_steps: NonNegativeInt = Field(
+        3, description="steps with NaN or infinite numbers that are not applied; one more stops the run"
+    )
+    grace_s: Seconds = Field(20.0, description="time to save after SIGTERM or Ctrl-C")
+
+
+class RecoveryConfig(SupervisedRecoveryConfig):
     """What a run survives by itself, and when it gives up."""
 
     max_failures: NonNegativeInt = Field(
@@ -237,11 +247,7 @@ class RecoveryConfig(Section):
     max_bad_prompts: NonNegativeInt = Field(
         10, description="prompts that no worker can answer and that are left out; one more stops the run"
     )
-    max_bad_steps: NonNegativeInt = Field(
-        3, description="steps with NaN or infinite numbers that are not applied; one more stops the run"
-    )
     stall_s: Seconds = Field(600.0, description="no answer for this long: write the stacks of all roles")
-    grace_s: Seconds = Field(20.0, description="time to save after SIGTERM or Ctrl-C")
 
 
 class RunConfig(Section):
@@ -264,5 +270,4 @@ class SupervisedRunConfig(Section):
         32, description="demonstrations, or prompts with their comparisons, per optimizer step"
     )
     timeout_s: Seconds = Field(1800.0, description="deadline of every wait of one rank for another")
-    grace_s: Seconds = Field(20.0, description="time to save after SIGTERM or Ctrl-C")
     ray_address: str | None = Field(None, description="an existing cluster; unset: start one here")

@@ -15,7 +15,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from rayrlhf.errors import PlacementError
-from rayrlhf.runtime.environment import set_variables
+from rayrlhf.runtime.environment import own_ray_address, set_variables
 from rayrlhf.runtime.interruption import raise_if_due
 
 
@@ -32,12 +32,17 @@ class RoleBundle:
 
 
 def connect(address: str | None = None) -> None:
-    """Join the cluster at `address`, or start one on this machine; actors' output goes to Ray's log files."""
+    """Join the cluster at `address`, or that of the Ray job that this is, or start one on this machine.
+
+    Another run's cluster on this machine is none of ours: Ray would join it, and lose it when that run ends. What the
+    actors print goes to Ray's log files.
+    """
     if ray.is_initialized():
         return
     set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "RAY_TRAIN_V2_ENABLED": "1"})
     try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        where = address or own_ray_address()
+        ray.init(address=where, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     except (ConnectionError, ValueError) as error:
         raise PlacementError(f"no Ray cluster can be reached at run.ray_address = {address!r}: {error}") from None
 

@@ -11,6 +11,11 @@ def set_variables(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
+def own_ray_address() -> str:
+    """The cluster that this process was started on as a Ray job; else `local`: a new one."""
+    return os.environ.get("RAY_ADDRESS") or "local"
+
+
 def planned_faults() -> str:
     """Faults that a test asks for (see `runtime/faults.py`)."""
     return os.environ.get("RAYRLHF_FAULTS", "[]")

@@ -29,7 +29,8 @@ from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.errors import DataError
 from rayrlhf.rewards.model import pad_rows
-from rayrlhf.stages.supervised import SupervisedResult, gather_objects, rank_share, run_supervised
+from rayrlhf.stages.supervised import SupervisedResult, run_supervised
+from rayrlhf.stages.supervised_task import gather_objects, rank_share
 from rayrlhf.types import Message
 
 

@@ -18,7 +18,8 @@ from rayrlhf.engines.models import load_policy, load_tokenizer, policy_shapes, r
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.errors import DataError
-from rayrlhf.stages.supervised import SupervisedResult, gather_objects, rank_share, run_supervised
+from rayrlhf.stages.supervised import SupervisedResult, run_supervised
+from rayrlhf.stages.supervised_task import gather_objects, rank_share
 
 
 def run_sft(job: SFTJob, resume: str = "auto") -> SupervisedResult:

@@ -25,5 +25,5 @@ def make(folder, steps, directory=None):
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     make(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]).loop.run()

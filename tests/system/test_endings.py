@@ -21,7 +21,7 @@ PPO = {"algorithm": {"kind": "ppo"}, "checkpoint": {"every_steps": 2}}
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

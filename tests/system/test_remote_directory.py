@@ -38,7 +38,7 @@ def store():
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(store):
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)  # its workers inherit where the store is
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)  # workers inherit where the store is
     yield
     ray.shutdown()
 

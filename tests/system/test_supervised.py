@@ -56,7 +56,7 @@ def ranked(rng):
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -90,6 +90,11 @@ def reward_job(folder, policy):
         "run": {"directory": str(folder), "epochs": 4, "batch_rows": 8},
     }
     return validate_job(RewardJob, values)
+
+
+def elsewhere(job, folder):
+    """The same job with its run in another folder."""
+    return job.model_copy(update={"run": job.run.model_copy(update={"directory": str(folder)})})
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +213,7 @@ def test_a_killed_rank_goes_on_from_the_checkpoint_and_the_result_is_the_same(ki
 
 def test_a_stage_that_was_cut_off_goes_on_where_it_was(reward, tmp_path, tiny_policy):
     """The driver's view: checkpoints are there, the result is not."""
-    job = reward_job(tmp_path, tiny_policy)
+    job = elsewhere(reward_job(reward[0].parent, tiny_policy), tmp_path)
     shutil.copytree(reward[0], tmp_path / "reward")
     (tmp_path / "reward" / "result.json").unlink()
     shutil.rmtree(tmp_path / "reward" / "model")
@@ -240,7 +245,7 @@ def test_a_stage_asked_to_end_saves_first_and_goes_on_from_there(kind, sent, cod
 
 @pytest.mark.parametrize("resume", ["never", "elsewhere"])
 def test_a_begun_stage_is_neither_started_anew_nor_taken_from_elsewhere(reward, tmp_path, tiny_policy, resume):
-    job = reward_job(tmp_path, tiny_policy)
+    job = elsewhere(reward_job(reward[0].parent, tiny_policy), tmp_path)
     shutil.copytree(reward[0] / "checkpoints", tmp_path / "reward" / "checkpoints")
     with pytest.raises(CheckpointError, match=r"holds a run already|newest checkpoint"):
         run_reward(job, resume)

@@ -2,7 +2,7 @@ import pytest
 
 from rayrlhf.config.jobs import SFTJob
 from rayrlhf.config.load import validate_job
-from rayrlhf.stages.supervised import optimizer_steps
+from rayrlhf.stages.supervised_task import optimizer_steps
 
 
 def job(batch_rows, ranks, epochs=2):
