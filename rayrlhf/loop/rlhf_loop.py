@@ -21,7 +21,7 @@ from typing import Any
 from rayrlhf.algorithms.kl import AdaptiveKL
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import PPOConfig
-from rayrlhf.errors import CheckpointError, InterruptedRunError, NumericalError, RewardError
+from rayrlhf.errors import CheckpointError, InterruptedRunError, NumericalError, RecoveryError, RewardError
 from rayrlhf.loop.checkpoint import CheckpointStore, read_manifest, verify
 from rayrlhf.loop.progress import Progress
 from rayrlhf.loop.roles import Roles, checkpoint_part
@@ -67,7 +67,7 @@ class RLHFLoop:
     progress: Progress
     export_to: Path
     _furthest: int = 0
-    _bad_steps: int = 0
+    _bad_steps: set[int] = field(default_factory=set)
     _weights: int | None = None
 
     def run(self) -> Progress:
@@ -177,7 +177,7 @@ class RLHFLoop:
         skipped = [g for g in self.roles.training if metrics.get(f"{checkpoint_part(g.role)}/skipped_updates")]
         if not skipped:
             return
-        self._bad_steps += 1
+        self._bad_steps.add(self.progress.step)  # once, however often it is learned again
         asked = [group.start_on(0, Trainer.bad_trajectories) for group in skipped]
         ids = sorted({id_ for found in gather(asked, self.job.run.phase_timeout_s, "learn") for id_ in found})
         who, where = " and ".join(group.role for group in skipped), self.export_to.parent / "set_aside"
@@ -186,7 +186,7 @@ class RLHFLoop:
             f"the batch is in {where}. Trajectories: {', '.join(ids)}"
         )
         self.supervisor.workforce.events.record("bad_step", message, step=self.progress.step + 1, trajectory_ids=ids)
-        if self._bad_steps > (limit := self.job.recovery.max_bad_steps):
+        if len(self._bad_steps) > (limit := self.job.recovery.max_bad_steps):
             raise NumericalError(f"{message}. More than recovery.max_bad_steps = {limit} steps were like this")
 
     @contextmanager
@@ -239,6 +239,7 @@ class RLHFLoop:
         deadline = time.monotonic() + self.job.run.phase_timeout_s
         while self.saver.busy and time.monotonic() < deadline:
             self.saver.poll(0.5)
+        self.saver.give_up_if_busy(f"not written within run.phase_timeout_s = {self.job.run.phase_timeout_s:.0f} s")
 
     def _go_back(self, failure: Failure) -> None:
         """Training state is lost: load the newest checkpoint; the journal has what was learned since."""
@@ -267,8 +268,11 @@ class RLHFLoop:
         asked = self.supervisor.interruption
         if asked.due:
             return interruption
-        self._save()
-        self._finish_saving()
+        try:
+            self._save()
+            self._finish_saving()
+        except (TrainingLostError, RecoveryError) as error:
+            return asked.error(f"nothing more was saved ({error}); --resume auto goes on from the last checkpoint")
         return asked.error(f"step {self.progress.step} is saved, go on with --resume auto")
 
     def _export(self) -> None:

@@ -88,6 +88,12 @@ class CheckpointSaver:
                 message = f"{save.folder.name} is saved, written in {written_s:.1f} s"
                 self._events.note("saved", message, step=save.progress.step, written_s=round(written_s, 3))
 
+    def give_up_if_busy(self, cause: str) -> None:
+        """A save that takes too long has failed."""
+        if self._save is not None:
+            call = self._save.writing[0][1]
+            self._give_up(self._save, Failure(FailureKind.HUNG, call.role, call.rank, call.call, "checkpoint", cause))
+
     def abandon(self) -> None:
         """Forget a save whose ranks are gone; without a manifest it does not exist."""
         self._save = None

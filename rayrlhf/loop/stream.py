@@ -67,6 +67,8 @@ class RolloutStream:
                 self._running[admitted] = self._submit(admitted, supervisor.workers(self._workers, wait))
         done = supervisor.finish(self._running[step], replace(wait, refused=self._refuse))
         self._running[step] = done
+        if not done:
+            raise RecoveryError(f"{wait.phase}: none of its prompts could be answered, see trajectories/rejected.jsonl")
         infos = gather(done, wait.timeout_s, wait.phase)
         return [Group(info, p.data) for info, p in zip(infos, done, strict=True)]
 

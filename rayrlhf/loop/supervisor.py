@@ -172,6 +172,7 @@ class Supervisor:
         if failure.trains:
             raise TrainingLostError(self._blame(failure, others, wait.phase))
         if failure.kind is FailureKind.LOST:
+            self.workforce.policy.require_room(failure)
             raise DataLostError(str(failure))
         group = self.roles.of(failure.role)
         if group.is_current(call):
