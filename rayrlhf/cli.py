@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rayrlhf import __version__
-from rayrlhf.errors import ConfigError, RayRLHFError, StorageError
+from rayrlhf.errors import ConfigError, RayRLHFError
 
 JOBS = {
     "sft": "fine-tune a policy on demonstrations",
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RayRLHFError as error:
         print(f"rayrlhf {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
-    except StorageError as error:
+    except OSError as error:  # a disk or a store
         print(
             f"rayrlhf {arguments.command}: {error}; --resume auto goes on from the newest checkpoint", file=sys.stderr
         )

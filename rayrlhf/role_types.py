@@ -104,7 +104,6 @@ class HeldWeights:
     version: int
     digests: tuple[dict[str, int], ...]
     deviations: tuple[dict[str, float], ...]
-    probe_logprobs: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,11 @@ class RolloutWorker(Worker, Protocol):
         ...
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Let them go on. Nothing that ends from now on is shown to anyone until `confirm`."""
+        ...
+
+    def confirm(self) -> None:
+        """The weights are proven."""
         ...
 
     def join_transfer(self, where: SyncAddress, first_rank: int) -> None:
@@ -152,8 +155,12 @@ class RolloutWorker(Worker, Protocol):
         """Let go of a push that failed; stays paused."""
         ...
 
-    def held(self, probe: tuple[int, ...]) -> HeldWeights:
-        """Evidence of what the worker computes with."""
+    def held(self) -> HeldWeights:
+        """Evidence of what the worker computes with; it may be paused."""
+        ...
+
+    def probe(self, token_ids: tuple[int, ...]) -> list[float]:
+        """log p(token t | < t) for t = 1, 2, …"""
         ...
 
 

@@ -149,6 +149,12 @@ class ExperienceBatch:
         tensors = {name: t[:, :width] if t.dim() == 2 else t for name, t in tensors.items()}
         return replace(self, trajectory_ids=tuple(self.trajectory_ids[i] for i in indices), **tensors)
 
+    def masked(self) -> ExperienceBatch:
+        """The same rows, none of which counts in a loss or a metric: for a rank that only has to take part."""
+        import torch
+
+        return replace(self, response_mask=torch.zeros_like(self.response_mask))
+
     def not_finite(self) -> tuple[str, ...]:
         """Ids of the rows with a NaN or an infinity: where one was measured, else where one was derived.
 

@@ -8,7 +8,7 @@ whitening and group statistics need no communication and do not depend on the nu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,15 +31,19 @@ class ScoredStep:
     values: TokenScores | None
 
     @classmethod
-    def merge(cls, trajectories: Sequence[Trajectory], parts: Sequence[Rewards | TokenScores]) -> ScoredStep:
-        """Put the workers' parts together and check that every trajectory has every score that any has."""
+    def merge(
+        cls, trajectories: Sequence[Trajectory], parts: Sequence[Rewards | TokenScores], kinds: Collection[str]
+    ) -> ScoredStep:
+        """Put the workers' parts together and check that every trajectory has a reward and scores of all `kinds`."""
         ordered = tuple(sorted(trajectories, key=lambda trajectory: trajectory.id))
         rewards = {id_: r for part in parts if isinstance(part, Rewards) for id_, r in part.by_id.items()}
         tokens: dict[str, dict[str, torch.Tensor]] = {}
         for part in parts:
             if isinstance(part, TokenScores):
                 tokens.setdefault(part.kind, {}).update(part.by_id)
-        found: dict[str, Mapping[str, object]] = {"reward": rewards, **tokens}
+        found: dict[str, Mapping[str, object]] = {kind: tokens.get(kind, {}) for kind in sorted({*kinds, *tokens})} | {
+            "reward": rewards
+        }
         for kind, by_id in found.items():
             missing = [t.id for t in ordered if t.id not in by_id]
             if missing:

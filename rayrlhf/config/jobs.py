@@ -54,6 +54,12 @@ class RLJob(Section):
         return isinstance(self.algorithm, PPOConfig)
 
     @property
+    def score_kinds(self) -> tuple[str, ...]:
+        """Which token scores a step has to have (`TokenScores.kind`)."""
+        reference, value = ("reference",) * self.has_reference, ("value",) * self.has_critic
+        return ("policy", *reference, *value)
+
+    @property
     def has_reference(self) -> bool:
         """Whether a frozen reference is scored (PPO always reports its KL; GRPO only pays for it when used)."""
         return isinstance(self.algorithm, PPOConfig) or self.algorithm.kl_coefficient > 0

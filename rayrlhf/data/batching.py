@@ -42,8 +42,11 @@ def split_among_ranks(lengths: Sequence[int], ranks: int) -> list[list[int]]:
 
 
 def shuffled_minibatches(rows: int, minibatches: int, seed: str) -> list[list[int]]:
-    """Row indices in `minibatches` parts of like size; the order depends on `seed` alone. One part: unshuffled."""
+    """Row indices in `minibatches` parts of like size, fewer where there are fewer rows; `seed` alone orders them.
+
+    One part: unshuffled.
+    """
     order = list(range(rows))
     if minibatches > 1:
         random.Random(seed).shuffle(order)
-    return [sorted(order[i::minibatches]) for i in range(minibatches)]
+    return [sorted(order[i::minibatches]) for i in range(min(minibatches, rows))]

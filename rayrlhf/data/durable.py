@@ -220,6 +220,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _write_and_sync(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
+    try:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or file.name  # the system does not say it of an open file
+        raise

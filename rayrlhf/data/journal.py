@@ -97,6 +97,10 @@ class Journal:
         write_durably(self._file(step), buffer.getvalue().to_pybytes())
         remove_tree(open_folder(self._directory, step))
 
+    def has(self, step: int) -> bool:
+        """Whether the step is committed."""
+        return is_file(self._file(step))
+
     def read(self, step: int) -> dict[str, Trajectory]:
         """Trajectories by id, in order: of the committed file where there is one, else those that are durable."""
         if is_file(self._file(step)):
@@ -135,15 +139,16 @@ class Journal:
                 remove_file(path)
 
     def check(self) -> None:
-        """Read every committed file's metadata, every open line and every rejection."""
+        """Read every committed file's metadata, every open line of other steps and every rejection."""
         import pyarrow
 
-        for step in self.committed_steps():
+        committed = self.committed_steps()
+        for step in committed:
             path = self._file(step)
             footer = _footer(path)
             with _naming_damage(path):
                 _open_parquet(pyarrow.BufferReader(footer), step)
-        for step in open_steps(self._directory):
+        for step in set(open_steps(self._directory)).difference(committed):
             read_open(self._directory, step)
         self.rejected()
 

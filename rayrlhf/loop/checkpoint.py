@@ -9,7 +9,7 @@ Older checkpoints go only after the new manifest is durable. Local paths and fss
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class CheckpointStore:
     def complete(
         self, folder: Path, progress: Progress, files: Mapping[str, SavedFile], in_flight: tuple[str, ...] = ()
     ) -> None:
-        """All shards are durable (`files` by their path in the folder): make it a checkpoint, then rotate."""
+        """All shards are durable (`files` by their path in the folder): make it a checkpoint."""
         state = {**asdict(progress), "in_flight_groups": in_flight, "randomness": "of run seed, step and id; no state"}
         write_durably(folder / STATE, json.dumps(state, indent=1).encode())
         described = {name: {"bytes": file.size_bytes, "sha256": file.sha256} for name, file in files.items()}
@@ -83,6 +83,9 @@ class CheckpointStore:
             "files": {**described, STATE: _describe(folder / STATE)},
         }
         write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+    def rotate(self) -> None:
+        """Remove all but the newest `keep` checkpoints."""
         for old in self.folders()[: -self._keep]:
             remove_file(old / MANIFEST)
             remove_tree(old)
@@ -99,11 +102,17 @@ class CheckpointStore:
         """The newest complete checkpoint."""
         return found[-1] if (found := self.folders()) else None
 
-    def set_aside(self, folder: Path) -> Path:
-        """Take a damaged checkpoint out of the row, for people to look at; returns where it is then."""
-        aside = folder.with_name(f"damaged-{folder.name}")
-        move_folder(folder, aside)
-        return aside
+    def newest_whole(self, note: Callable[[str], None]) -> Path | None:
+        """The newest checkpoint whose files are what was saved; damaged ones are set aside, and `note` hears of it."""
+        while (folder := self.newest()) is not None:
+            try:
+                verify(folder)
+                return folder
+            except CheckpointError as error:
+                aside = folder.with_name(f"damaged-{folder.name}")
+                move_folder(folder, aside)
+                note(f"{error}; kept as {aside.name}, an older one is used")
+        return None
 
     def _steps(self) -> list[Path]:
         return [entry for entry in entries(self._directory) if entry.name.startswith("step-")]

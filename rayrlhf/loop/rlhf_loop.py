@@ -11,18 +11,21 @@ comes forward again through the journal.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rayrlhf.algorithms.kl import AdaptiveKL
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import PPOConfig
-from rayrlhf.errors import CheckpointError, InterruptedRunError, NumericalError, RecoveryError, RewardError
-from rayrlhf.loop.checkpoint import CheckpointStore, read_manifest, verify
+from rayrlhf.errors import InterruptedRunError, NumericalError, RecoveryError, RewardError
+from rayrlhf.loop.census import ANSWER_S
+from rayrlhf.loop.checkpoint import CheckpointStore, read_manifest
 from rayrlhf.loop.progress import Progress
 from rayrlhf.loop.roles import Roles, checkpoint_part
 from rayrlhf.loop.saver import CheckpointSaver
@@ -40,7 +43,7 @@ from rayrlhf.role_types import (
     Trainer,
 )
 from rayrlhf.runtime.failures import Failure, FailureKind
-from rayrlhf.runtime.worker_group import Pending, gather
+from rayrlhf.runtime.worker_group import Pending, answers, gather
 from rayrlhf.weight_sync.proof import SyncProof
 
 
@@ -80,13 +83,13 @@ class RLHFLoop:
             try:
                 while self.progress.step < self.job.run.steps:
                     self._step()
-                self._finish_saving()
+                self._save_surely()
                 self._export()
                 return self.progress
             except TrainingLostError as lost:
                 self._go_back(lost.failure)
             except DataLostError:
-                self.stream.forget(self.progress.step)
+                self.stream.forget()
             except InterruptedRunError as interruption:
                 raise self._save_and_end(interruption) from None
 
@@ -97,6 +100,9 @@ class RLHFLoop:
         self._bring_weights()
         with self._phase("rollout", record):
             groups = self.stream.next(self.progress.step, self.supervisor, self._wait("rollout", idle=True))
+        if not groups:
+            self._pass_over()
+            return
         with self._phase("score", record):
             scores = self._score(groups)
         with self._phase("learn", record):
@@ -106,6 +112,12 @@ class RLHFLoop:
         with self._phase("commit", record):
             record.samples = self._commit(groups, scores, record)
         self._log(groups, record)
+        self._save_if_due()
+
+    def _pass_over(self) -> None:
+        """No prompt of the step could be answered (they are in `rejected.jsonl`), so there is nothing to learn."""
+        self.stream.done(self.progress.step)
+        self.progress = self.progress.after_step(self.progress.kl_coefficient)
         self._save_if_due()
 
     def _wait(self, phase: str, *, idle: bool = False, abandon: bool = False) -> Wait:
@@ -161,8 +173,7 @@ class RLHFLoop:
         updates = self.roles.learner.start(LearnerWorker.learn, request, len(groups), *objects)
         if self.roles.critic:
             updates += self.roles.critic.start(CriticWorker.learn, request, len(groups), *objects)
-        with self._training_on(updates):
-            results = gather(self.supervisor.finish(updates, self._wait("learn")), 60, "learn")
+        results = gather(self.supervisor.finish(updates, self._wait("learn")), 60, "learn")
         metrics = results[0] | (results[len(self.roles.learner)] if self.roles.critic else {})
         if metrics["reward/failed_share"] > self.job.reward.max_failed_share:
             raise RewardError(
@@ -179,7 +190,8 @@ class RLHFLoop:
             return
         self._bad_steps.add(self.progress.step)  # once, however often it is learned again
         asked = [group.start_on(0, Trainer.bad_trajectories) for group in skipped]
-        ids = sorted({id_ for found in gather(asked, self.job.run.phase_timeout_s, "learn") for id_ in found})
+        found = gather(self.supervisor.finish(asked, self._wait("learn")), 60, "learn")
+        ids = sorted({id_ for bad in found for id_ in bad})
         who, where = " and ".join(group.role for group in skipped), self.export_to.parent / "set_aside"
         message = (
             f"step {self.progress.step + 1}: NaN or infinite numbers, so {who} did not take every update; "
@@ -189,20 +201,9 @@ class RLHFLoop:
         if len(self._bad_steps) > (limit := self.job.recovery.max_bad_steps):
             raise NumericalError(f"{message}. More than recovery.max_bad_steps = {limit} steps were like this")
 
-    @contextmanager
-    def _training_on(self, calls: Sequence[Pending[Any]]) -> Iterator[None]:
-        """Data that is lost on the way to some ranks leaves the group apart: it has to be rebuilt."""
-        try:
-            yield
-        except DataLostError as error:
-            call = calls[0]
-            raise TrainingLostError(
-                Failure(FailureKind.LOST, call.role, call.rank, call.call, "learn", str(error))
-            ) from error
-
     def _reward_failure(self) -> str:
-        asked = gather(self.roles.reward.start(RewardWorker.last_failure), self.job.run.phase_timeout_s, "reward")
-        return next((f"The last failure: {reason.strip()}" for reason in asked if reason), "")
+        asked = answers(self.roles.reward.start(RewardWorker.last_failure), ANSWER_S)
+        return next((f"The last failure: {reason.strip()}" for _, reason in asked if reason), "")
 
     def _commit(self, groups: Sequence[Group], scores: Sequence[Pending[Any]], record: StepRecord) -> list[Sample]:
         """Journal the step, unless it has been, and move the cursor."""
@@ -211,8 +212,7 @@ class RLHFLoop:
         if not self.stream.is_journalled(self.progress.step):
             step = self.progress.step + 1
             written = [self.roles.learner.start_on(0, LearnerWorker.commit, step, len(groups), *objects)]
-            with self._training_on(written):
-                (samples,) = gather(self.supervisor.finish(written, self._wait("commit")), 60, "commit")
+            (samples,) = gather(self.supervisor.finish(written, self._wait("commit")), 60, "commit")
         self.stream.done(self.progress.step)
         self.progress = self.progress.after_step(self._next_kl_coefficient(groups, record.metrics))
         if self.progress.step > self._furthest:
@@ -235,6 +235,13 @@ class RLHFLoop:
         self.supervisor.finish(self.saver.copies(), self._wait("checkpoint"))
         self.saver.write(self.progress, self.stream.in_flight())
 
+    def _save_surely(self) -> None:
+        """The last step is always saved; saving that fails again and again is a RecoveryError."""
+        self._finish_saving()
+        while not self.checkpoints.has(self.progress.step):
+            self._save()
+            self._finish_saving()
+
     def _finish_saving(self) -> None:
         deadline = time.monotonic() + self.job.run.phase_timeout_s
         while self.saver.busy and time.monotonic() < deadline:
@@ -245,23 +252,15 @@ class RLHFLoop:
         """Training state is lost: load the newest checkpoint; the journal has what was learned since."""
         self.saver.poll()
         self.saver.abandon()
+        if failure.kind is FailureKind.LOST:
+            self.stream.forget()
         folder = self.supervisor.rebuild(failure, self._newest_whole)
         first = Progress(0, 0, self.job.algorithm.kl_coefficient)
         self.progress = read_manifest(folder).progress if folder else first
         self._weights = None
 
     def _newest_whole(self) -> Path | None:
-        """The newest checkpoint whose files are what was saved; damaged ones are set aside."""
-        while (folder := self.checkpoints.newest()) is not None:
-            try:
-                verify(folder)
-                return folder
-            except CheckpointError as error:
-                aside = self.checkpoints.set_aside(folder)
-                self.supervisor.workforce.events.record(
-                    "damaged", f"{error}; kept as {aside.name}, an older one is used"
-                )
-        return None
+        return self.checkpoints.newest_whole(partial(self.supervisor.workforce.events.record, "damaged"))
 
     def _save_and_end(self, interruption: InterruptedRunError) -> InterruptedRunError:
         """Asked to end: save what is learned, where the learner is at rest and there is time."""
@@ -269,8 +268,7 @@ class RLHFLoop:
         if asked.due:
             return interruption
         try:
-            self._save()
-            self._finish_saving()
+            self._save_surely()
         except (TrainingLostError, RecoveryError) as error:
             return asked.error(f"nothing more was saved ({error}); --resume auto goes on from the last checkpoint")
         return asked.error(f"step {self.progress.step} is saved, go on with --resume auto")
@@ -283,11 +281,12 @@ class RLHFLoop:
 
     def _next_kl_coefficient(self, groups: Sequence[Group], metrics: dict[str, float]) -> float:
         algorithm = self.job.algorithm
-        if not isinstance(algorithm, PPOConfig) or algorithm.kl_controller is None:
+        kl_nats = metrics["kl/sequence_nats"]
+        if not isinstance(algorithm, PPOConfig) or algorithm.kl_controller is None or not math.isfinite(kl_nats):
             return self.progress.kl_coefficient
         controller = AdaptiveKL(algorithm.kl_controller.target_nats, algorithm.kl_controller.horizon_episodes)
         episodes = sum(len(group.info.trajectory_ids) for group in groups)
-        return controller.update(self.progress.kl_coefficient, metrics["kl/sequence_nats"], episodes)
+        return controller.update(self.progress.kl_coefficient, kl_nats, episodes)
 
     @contextmanager
     def _phase(self, name: str, record: StepRecord) -> Iterator[None]:

@@ -87,6 +87,14 @@ class CheckpointSaver:
                 written_s = time.monotonic() - save.started
                 message = f"{save.folder.name} is saved, written in {written_s:.1f} s"
                 self._events.note("saved", message, step=save.progress.step, written_s=round(written_s, 3))
+            self._rotate()
+
+    def _rotate(self) -> None:
+        """Old checkpoints that cannot be removed are in nobody's way."""
+        try:
+            self._store.rotate()
+        except OSError as error:
+            self._events.record("not_removed", f"an old checkpoint could not be removed: {error}")
 
     def give_up_if_busy(self, cause: str) -> None:
         """A save that takes too long has failed."""

@@ -65,25 +65,39 @@ class RolloutStream:
         for admitted in self._admitted(step):
             if admitted not in self._running:
                 self._running[admitted] = self._submit(admitted, supervisor.workers(self._workers, wait))
-        done = supervisor.finish(self._running[step], replace(wait, refused=self._refuse))
-        self._running[step] = done
-        if not done:
-            raise RecoveryError(f"{wait.phase}: none of its prompts could be answered, see trajectories/rejected.jsonl")
-        infos = gather(done, wait.timeout_s, wait.phase)
-        return [Group(info, p.data) for info, p in zip(infos, done, strict=True)]
+        calls = self._running[step]
+        infos = self._finish(calls, supervisor, wait)
+        if not self.is_journalled(step):
+            supervisor.workers(self._workers, wait)
+            self._renew_old(step, calls, infos)
+            infos = self._finish(calls, supervisor, wait)
+        return [Group(info, call.data) for info, call in zip(infos, calls, strict=True)]
+
+    def _finish(self, calls: list[Pending[Any]], supervisor: Supervisor, wait: Wait) -> list[GroupInfo]:
+        supervisor.finish(calls, replace(wait, refused=self._refuse))
+        return gather(calls, wait.timeout_s, wait.phase)
+
+    def _renew_old(self, step: int, calls: list[Pending[Any]], infos: Sequence[GroupInfo]) -> None:
+        """Ask again for groups older than `max_staleness` allows: training went back while they were written."""
+        for index, info in enumerate(infos):
+            if info.oldest_version < step - self._plan.config.max_staleness:
+                call = calls[index]
+                (request,) = call.arguments
+                again = self._workers.again(replace(call, arguments=(replace(request, look=False),)))
+                calls[index] = replace(again, arguments=call.arguments)
 
     def in_flight(self) -> tuple[str, ...]:
         """Groups that were asked for and belong to steps that are not committed."""
         return tuple(call.arguments[0].group_id for calls in self._running.values() for call in calls)
 
     def done(self, step: int) -> None:
-        """The step is committed: its trajectories may go."""
+        """The step is learned: its trajectories may go."""
         self._running.pop(step, None)
         self._journalled.add(step + 1)
 
-    def forget(self, step: int) -> None:
-        """The objects of a step are lost; ask for them again."""
-        self._running.pop(step, None)
+    def forget(self) -> None:
+        """Objects are lost; what is durable will be read from the journal, and the rest asked for again."""
+        self._running.clear()
 
     def _admitted(self, step: int) -> range:
         return range(step, min(step + self._plan.config.max_staleness + 1, self._plan.steps))

@@ -12,8 +12,7 @@ A new rollout worker takes prompts only after it was given the current weights a
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +34,7 @@ BLAME_S = 5.0
 HEALTH_S = 10.0
 """How long a healthy worker may take to say so."""
 ATTEMPTS = 2
-"""A call that fails this often on workers that are well fails because of what it was given."""
+"""A call that raises on so many workers that are well fails because of what it was given."""
 
 
 class TrainingLostError(RunError):
@@ -77,8 +76,8 @@ class Supervisor:
     watchdog: Watchdog
     on_look_up: Callable[[], None] = lambda: None
 
-    def finish(self, pending: Sequence[Pending[T]], wait: Wait) -> list[Pending[T]]:
-        """Wait for calls, making those of failed workers again; returns the answered ones in order.
+    def finish(self, calls: list[Pending[T]], wait: Wait) -> list[Pending[T]]:
+        """Wait for calls, making those of failed workers again, in place; returns the same list, all answered.
 
         Raises:
             TrainingLostError: a learner or critic rank is gone.
@@ -87,25 +86,28 @@ class Supervisor:
             InterruptedRunError: the wait was given up.
 
         """
-        calls = dict(enumerate(pending))
-        waiting = dict(calls)
-        attempts: Counter[int] = Counter()
+        waiting = dict(enumerate(calls))
+        raised: dict[int, set[tuple[int, int]]] = {}
+        left_out: set[int] = set()
+        began = time.monotonic()
         self.watchdog.begin(wait.phase)
         while waiting:
             self._look_up(wait)
-            for index, failure in self._answered(waiting, wait):
+            for index, failure in self._answered(waiting, wait, began):
                 call = waiting.pop(index)
                 if failure is None:
+                    self._replace_sick(call, raised.get(index, ()), wait)
                     continue
-                attempts[index] += 1
-                again = self._again(call, failure, attempts[index], [call, *waiting.values()], wait)
+                others = [call, *waiting.values()]
+                again = self._again(call, failure, raised.setdefault(index, set()), others, wait)
                 if again is not None:
                     calls[index] = waiting[index] = again
                 elif wait.refused(call, failure):
-                    del calls[index]
+                    left_out.add(index)
                 else:
-                    raise RecoveryError(f"{failure} (also on another worker, so the fault is in what it was given)")
-        return list(calls.values())
+                    raise RecoveryError(f"{failure} (on two workers, so the fault is in what they were given)")
+        calls[:] = [call for index, call in enumerate(calls) if index not in left_out]
+        return calls
 
     def workers(self, group: WorkerGroup[Any], wait: Wait) -> list[int]:
         """Ranks that take calls; waits for one where all are lost."""
@@ -127,7 +129,8 @@ class Supervisor:
         """New training groups with the state of the newest complete checkpoint; returns its folder."""
         started = time.monotonic()
         while True:
-            self.workforce.decide(failure)
+            self.workforce.count(failure)
+            self.workforce.policy.back_off(failure.role)
             folder = newest()
             for group in self.roles.training:
                 group.rebuild()
@@ -151,14 +154,17 @@ class Supervisor:
         if wait.abandon and self.interruption.requested:
             raise self.interruption.error(f"in {wait.phase}")
 
-    def _answered(self, waiting: dict[int, Pending[T]], wait: Wait) -> list[tuple[int, Failure | None]]:
-        """Calls that have answered (None), failed, or are late; waits for at most a slice."""
+    def _answered(self, waiting: dict[int, Pending[T]], wait: Wait, began: float) -> list[tuple[int, Failure | None]]:
+        """Calls that have answered (None), failed, or are late; waits for at most a slice.
+
+        Calls of later steps were made long before they are waited for, so lateness counts from when the wait `began`.
+        """
         done = {id(call) for call in first_done([*waiting.values(), *self.workforce.joining()], SLICE_S)}
         found: list[tuple[int, Failure | None]] = []
         for index, call in waiting.items():
             if id(call) in done:
                 found.append((index, failure_of(call, wait.phase)))
-            elif time.monotonic() - call.started > wait.timeout_s:
+            elif time.monotonic() - max(call.started, began) > wait.timeout_s:
                 cause = f"no answer within {wait.timeout_s:.0f} s"
                 found.append((index, Failure(FailureKind.HUNG, call.role, call.rank, call.call, wait.phase, cause)))
         late = any(failure is not None and failure.kind is FailureKind.HUNG for _, failure in found)
@@ -166,24 +172,42 @@ class Supervisor:
         return found
 
     def _again(
-        self, call: Pending[T], failure: Failure, attempt: int, others: Sequence[Pending[T]], wait: Wait
+        self,
+        call: Pending[T],
+        failure: Failure,
+        raised: set[tuple[int, int]],
+        others: Sequence[Pending[T]],
+        wait: Wait,
     ) -> Pending[T] | None:
-        """The failed call, made once more; None when that would not help."""
-        if failure.trains:
+        """The failed call, made once more; None when it has raised on two well workers, which `raised` notes."""
+        trains = [other for other in others if self.roles.of(other.role) in self.roles.training]
+        if failure.trains or (failure.kind is FailureKind.LOST and trains):
             raise TrainingLostError(self._blame(failure, others, wait.phase))
         if failure.kind is FailureKind.LOST:
-            self.workforce.policy.require_room(failure)
+            self.workforce.count(failure)
             raise DataLostError(str(failure))
         group = self.roles.of(failure.role)
         if group.is_current(call):
-            if failure.kind is FailureKind.RAISED and self._is_well(group, call.rank):
-                self.workforce.policy.require_room(failure)
-                if attempt >= ATTEMPTS:
+            well = failure.kind is FailureKind.RAISED and self._is_well(group, call.rank)
+            if well:
+                self.workforce.note_raised(failure)
+                raised.add((call.rank, call.life))
+                if len(raised) == ATTEMPTS:
                     return None
-            else:
+            if not well or group.live == [call.rank]:
                 self.workforce.restart(failure)
         self._wait_for_a_worker(group, wait)
-        return group.again(call)
+        return group.again(call, elsewhere=failure.kind is FailureKind.RAISED)
+
+    def _replace_sick(self, answered: Pending[Any], raised: Iterable[tuple[int, int]], wait: Wait) -> None:
+        """A worker that raised what another one could answer is not well, whatever it says."""
+        group = self.roles.of(answered.role)
+        for rank, life in raised:
+            if rank in group.live and group.members([rank]) == ((rank, life),):
+                cause = f"raised, and {answered.role} {answered.rank} could answer"
+                self.workforce.restart(
+                    Failure(FailureKind.RAISED, answered.role, rank, answered.call, wait.phase, cause)
+                )
 
     def _blame(self, failure: Failure, others: Sequence[Pending[Any]], phase: str) -> Failure:
         """Ranks of a collective fail together; the one that died is the one to name."""
@@ -215,7 +239,7 @@ class Supervisor:
             for rank, cause in error.lost.items():
                 self.workforce.restart(_sync_failure(FailureKind.DIED, rank, cause))
             if not error.lost:
-                self.workforce.policy.require_room(_sync_failure(FailureKind.RAISED, -1, str(error)))
+                self.workforce.count(_sync_failure(FailureKind.RAISED, -1, str(error)))
             return None
         except RoleFailedError as error:
             raise TrainingLostError(error.failure) from error

@@ -17,7 +17,7 @@ from rayrlhf.loop.census import Census
 from rayrlhf.loop.roles import Roles
 from rayrlhf.loop.scaling import read_counts
 from rayrlhf.observability.events import EventLog
-from rayrlhf.runtime.failures import Decision, Failure, FailureKind, FailurePolicy
+from rayrlhf.runtime.failures import FULL_DISK, Decision, Failure, FailureKind, FailurePolicy
 from rayrlhf.runtime.worker_group import Pending, WorkerGroup, failure_of, first_done
 
 
@@ -41,17 +41,30 @@ class Workforce:
         """Constructors under way, of one role or of all."""
         return [ready for ready in self._joining.values() if role in (None, ready.role)]
 
-    def decide(self, failure: Failure) -> None:
-        """Count a failure, and stop the run when its budget is spent: a RecoveryError."""
+    def count(self, failure: Failure) -> None:
+        """Note a failure and count it; stop the run when its budget is spent.
+
+        Raises:
+            RecoveryError: who failed how often, and why.
+
+        """
         decision = self.policy.decide(failure)
-        self.events.record(
-            "failure", f"{failure}: {decision.value}",
-            kind=failure.kind.name.lower(), role=failure.role, rank=failure.rank, phase=failure.phase,
-            decision=decision.value,
-        )  # fmt: skip
+        self._note(failure, decision.value)
         if decision is Decision.STOP:
             raise self.policy.error(failure)
-        self.policy.back_off(failure.role)
+
+    def note_raised(self, failure: Failure) -> None:
+        """A worker that is well raised: another one will be asked. A full disk stops the run, which others share."""
+        if failure.os_errno in FULL_DISK:
+            self.count(failure)
+        self._note(failure, "ask another")
+
+    def _note(self, failure: Failure, decision: str) -> None:
+        self.events.record(
+            "failure", f"{failure}: {decision}",
+            kind=failure.kind.name.lower(), role=failure.role, rank=failure.rank, phase=failure.phase,
+            decision=decision,
+        )  # fmt: skip
 
     def restart(self, failure: Failure) -> None:
         """End what is left of a worker and create its successor, which comes up while the run goes on."""
@@ -60,7 +73,8 @@ class Workforce:
         group = self.roles.of(role)
         group.lose(rank)
         self._leave(role, rank)
-        self.decide(failure)
+        self.count(failure)
+        self.policy.back_off(role)
         self._joining[role, rank] = group.replace(rank)
 
     def look_up(self) -> None:
@@ -73,7 +87,8 @@ class Workforce:
 
     def admit(self, role: str, rank: int) -> None:
         """Let a worker take calls, unless it does."""
-        self.unproven.discard(rank) if role == "rollout" else None
+        if role == "rollout":
+            self.unproven.discard(rank)
         group = self.roles.of(role)
         if rank in group.live:
             return
@@ -117,7 +132,8 @@ class Workforce:
 
     def _leave(self, role: str, rank: int) -> None:
         self._joining.pop((role, rank), None)
-        self.unproven.discard(rank) if role == "rollout" else None
+        if role == "rollout":
+            self.unproven.discard(rank)
 
     def _join(self, role: str, rank: int, ready: Pending[Any]) -> None:
         """A worker's constructor has ended."""

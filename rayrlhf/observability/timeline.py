@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 from rayrlhf.data.durable import write_durably
 
+NEWEST = 100_000
+"""Spans that are kept; a step has half a dozen."""
 Watcher = Callable[[str, int], None]
 
 
@@ -22,7 +25,7 @@ class Timeline:
     def __init__(self, role: str = "driver", watchers: Sequence[Watcher] = ()) -> None:
         self._role = role
         self._watchers = list(watchers)
-        self._events: list[dict[str, Any]] = []
+        self._events: deque[dict[str, Any]] = deque(maxlen=NEWEST)
 
     def watch(self, watcher: Watcher) -> None:
         """Let `watcher(name, step)` hear of every span as it begins."""
@@ -51,4 +54,4 @@ class Timeline:
 
     def write(self, path: Path) -> None:
         """Write what was recorded, openable in ui.perfetto.dev."""
-        write_durably(path, json.dumps({"traceEvents": self._events}).encode())
+        write_durably(path, json.dumps({"traceEvents": list(self._events)}).encode())

@@ -72,6 +72,8 @@ class RolloutRole:
         )
         self._sampling = setup.sampling
         self._journal = TrajectorySource(as_path(setup.journal), f"rollout-{rank}") if setup.journal else None
+        self._proven = asyncio.Event()
+        self._proven.set()
         self._engine = self._start_engine(spec)
 
     def _start_engine(self, spec: GenerationSpec) -> GenerationEngine:
@@ -88,8 +90,12 @@ class RolloutRole:
     async def generate(self, request: GenerationRequest) -> tuple[GroupInfo, list[Trajectory]]:
         """All samples of one prompt, each durable before anyone sees it; those in the journal are not made again."""
         known = await asyncio.to_thread(self._journal.known, request) if self._journal and request.look else {}
-        samples = (self._sample(request, k, known) for k in range(len(request.seeds)))
-        trajectories = list(await asyncio.gather(*samples))
+        try:
+            async with asyncio.TaskGroup() as together:  # when one fails, the others end
+                tasks = [together.create_task(self._sample(request, k, known)) for k in range(len(request.seeds))]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        trajectories = [task.result() for task in tasks]
         info = GroupInfo(
             group_id=request.group_id,
             trajectory_ids=tuple(t.id for t in trajectories),
@@ -104,6 +110,7 @@ class RolloutRole:
         if id_ in known:
             return known[id_]
         completion = await self._engine.complete(request.prompt, self._sampling, request.seeds[index])
+        await self._proven.wait()
         trajectory = Trajectory(id_, request.group_id, index, request.prompt, completion)
         if self._journal:
             await self._journal.record(request.step, trajectory)
@@ -111,11 +118,16 @@ class RolloutRole:
 
     async def pause(self) -> None:
         """Freeze running requests and forget cached prefixes."""
+        self._proven.clear()
         await self._engine.pause()
 
     async def resume(self) -> None:
-        """Let them go on."""
+        """Let them go on; what ends before `confirm` waits for it."""
         await self._engine.resume()
+
+    async def confirm(self) -> None:
+        """The weights are proven."""
+        self._proven.set()
 
     async def join_transfer(self, where: SyncAddress, first_rank: int) -> None:
         """Meet the sender."""
@@ -131,14 +143,17 @@ class RolloutRole:
         """Let go of a push that failed; the next whole one makes the weights right again."""
         await self._engine.worker_call("abort_transfer")
 
-    async def held(self, probe: tuple[int, ...]) -> HeldWeights:
+    async def held(self) -> HeldWeights:
         """Evidence of what this worker computes with."""
         return HeldWeights(
             version=await self._engine.version(),
             digests=tuple(await self._engine.worker_call("received_digests")),
             deviations=tuple(await self._engine.worker_call("weight_deviations")),
-            probe_logprobs=tuple(await self._engine.logprobs(probe)),
         )
+
+    async def probe(self, token_ids: tuple[int, ...]) -> list[float]:
+        """log p(token t | < t) for t = 1, 2, … at temperature 1."""
+        return await self._engine.logprobs(token_ids)
 
 
 class TrajectorySource:
@@ -147,6 +162,7 @@ class TrajectorySource:
     def __init__(self, directory: Path, name: str) -> None:
         self._journal = Journal(directory)
         self._segments = SegmentWriter(directory, f"{name}-{uuid.uuid4().hex[:8]}")
+        self._committed: tuple[int, dict[str, dict[str, Trajectory]]] | None = None
 
     def known(self, request: GenerationRequest) -> dict[str, Trajectory]:
         """The request's samples that are durable.
@@ -155,14 +171,25 @@ class TrajectorySource:
             CheckpointError: they answer another prompt than the request's.
 
         """
-        found = self._journal.read(request.step)
-        mine = {id_: t for id_, t in found.items() if t.group_id == request.group_id}
+        mine = self._of_step(request.step).get(request.group_id, {})
         if any(t.prompt.token_ids != request.prompt.token_ids for t in mine.values()):
             raise CheckpointError(
                 f"group {request.group_id} of the journal answers another prompt than {request.prompt.id}: "
                 "data.prompts has changed since; bring it back, or choose another `name`"
             )
         return mine
+
+    def _of_step(self, step: int) -> dict[str, dict[str, Trajectory]]:
+        """What is durable of a step, by group; a committed step does not change, so it is read once for all groups."""
+        if self._committed is not None and self._committed[0] == step:
+            return self._committed[1]
+        committed = self._journal.has(step)
+        groups: dict[str, dict[str, Trajectory]] = {}
+        for id_, trajectory in self._journal.read(step).items():
+            groups.setdefault(trajectory.group_id, {})[id_] = trajectory
+        if committed:
+            self._committed = step, groups
+        return groups
 
     async def record(self, step: int, trajectory: Trajectory) -> None:
         """Return when the trajectory is durable."""

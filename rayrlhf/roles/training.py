@@ -98,15 +98,15 @@ class TrainingRole(Role):
         rows = sorted((t for group in groups for t in group), key=lambda t: t.id)
         share = split_among_ranks([len(t.token_ids) for t in rows], self._engine.world_size)[self._engine.rank]
         mine = [rows[i] for i in share]
-        batches = trajectory_batches(mine, self._config.micro_batch_tokens, self._engine.device)
-        results = self._engine.forward_each(batches, forward)
-        return response_scores(zip(batches, results, strict=True))
+        batches = trajectory_batches(mine or rows[:1], self._config.micro_batch_tokens, self._engine.device)
+        results = self._engine.forward_each(batches, forward)  # a rank without a row takes part all the same
+        return response_scores(zip(batches, results, strict=True)) if mine else {}
 
     def _experience(
         self, request: LearnRequest, groups: int, objects: Sequence[Any]
     ) -> tuple[ExperienceBatch, dict[str, float]]:
         trajectories = [t for group in objects[:groups] for t in group]
-        step = ScoredStep.merge(trajectories, list(objects[groups:]))
+        step = ScoredStep.merge(trajectories, list(objects[groups:]), self._job.score_kinds)
         mask_truncated = self._job.rollout.truncated == "mask"
         batch = build_experience(
             step,
@@ -164,6 +164,7 @@ class TrainingRole(Role):
         mine = [rows[i] for i in share]
         groups = micro_batches([int(batch.lengths[i]) for i in mine], self._config.micro_batch_tokens)
         parts = [batch.rows([mine[i] for i in group]).to(self._engine.device) for group in groups]
+        parts = parts or [batch.rows(rows[:1]).masked().to(self._engine.device)]
         metrics = self._engine.accumulate(parts, lambda module, part: objective(module, part, denominators))
         metrics |= self._before_step()
         return metrics | {f"{self._metric_prefix}/{k}": v for k, v in self._engine.step().items()}

@@ -78,16 +78,6 @@ class FailurePolicy:
             return Decision.STOP
         return Decision.REBUILD if failure.trains else Decision.RESTART
 
-    def require_room(self, failure: Failure) -> None:
-        """Count a failure that needs no restart.
-
-        Raises:
-            RecoveryError: the budget is spent.
-
-        """
-        if self.decide(failure) is Decision.STOP:
-            raise self.error(failure)
-
     def back_off(self, role: str) -> None:
         """Wait before the next attempt: not at all the first time, then longer and longer."""
         repeats = self._since_progress[role] - 1

@@ -43,15 +43,24 @@ class Fault:
 class FaultInjector:
     """Fires planned faults in a run's directory `root`; `pid_of` finds the process of a role's rank."""
 
-    def __init__(self, faults: Sequence[Fault], root: Path, pid_of: Callable[[str, int], int | None]) -> None:
+    def __init__(
+        self,
+        faults: Sequence[Fault],
+        root: Path,
+        pid_of: Callable[[str, int], int | None],
+        note: Callable[[Fault], None] = lambda fault: None,
+    ) -> None:
         self._waiting = list(faults)
         self._root = root
         self._pid_of = pid_of
+        self._note = note
 
     @classmethod
-    def from_environment(cls, root: Path, pid_of: Callable[[str, int], int | None]) -> FaultInjector:
-        """The faults that RAYRLHF_FAULTS asks for; none where it is unset."""
-        return cls([Fault(**fault) for fault in json.loads(planned_faults())], root, pid_of)
+    def from_environment(
+        cls, root: Path, pid_of: Callable[[str, int], int | None], note: Callable[[Fault], None]
+    ) -> FaultInjector:
+        """The faults that RAYRLHF_FAULTS asks for; none where it is unset. `note` hears of each before it is fired."""
+        return cls([Fault(**fault) for fault in json.loads(planned_faults())], root, pid_of, note)
 
     def phase(self, name: str, step: int) -> None:
         """A phase begins."""
@@ -59,6 +68,7 @@ class FaultInjector:
             work = self._work(fault)
             if work is not None:
                 self._waiting.remove(fault)
+                self._note(fault)
                 timer = threading.Timer(fault.after_s, work)
                 timer.daemon = True
                 timer.start()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskError
 
 from rayrlhf.errors import DeadlineExceededError, RayRLHFError, RoleFailedError
 from rayrlhf.runtime.cluster import Placement, log_folder
@@ -86,10 +86,10 @@ class WorkerGroup(Generic[R]):
         assert not kwargs
         return self._call(rank, method.__name__, args)
 
-    def again(self, pending: Pending[T]) -> Pending[T]:
-        """Make a call once more: on its own rank if that takes calls, else on another one."""
-        live = self.live
-        rank = pending.rank if pending.rank in self._live else live[pending.rank % len(live)]
+    def again(self, pending: Pending[T], *, elsewhere: bool = False) -> Pending[T]:
+        """Make a call once more: on its own rank if that takes calls (and not `elsewhere`), else on another one."""
+        live = [rank for rank in self.live if not (elsewhere and rank == pending.rank)] or self.live
+        rank = pending.rank if pending.rank in live else live[pending.rank % len(live)]
         return self._call(rank, pending.call, pending.arguments)
 
     def _call(self, rank: int, name: str, args: tuple[Any, ...]) -> Pending[Any]:
@@ -276,8 +276,8 @@ def result(pending: Pending[T], phase: str) -> T:
     except ObjectLostError as error:
         failure = _failure(pending, phase, FailureKind.LOST, f"its result was lost: {error}".splitlines()[0])
         raise RoleFailedError(str(failure), failure) from error
-    except RayActorError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except RayError as error:  # an actor that died or was killed for its memory, and whatever else Ray has to say
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         cause = lines[-1] if "creation task" in lines[0] else lines[0]  # a constructor's error comes last
         failure = _failure(pending, phase, FailureKind.DIED, f"the actor died: {cause}")
         raise RoleFailedError(str(failure), failure) from error

@@ -57,6 +57,13 @@ def resume_path(text: str) -> Path:
         raise CheckpointError(f"--resume {text}: {error}; expected auto, never, or a checkpoint's folder") from None
 
 
+def require_unchanged(directory: RunDirectory, checkpoint: Path | None) -> None:
+    """The run has not gone on in another process since `checkpoint` was found to be its newest."""
+    newest = CheckpointStore(directory.checkpoints, 1, {}).newest()
+    if newest != checkpoint:
+        raise CheckpointError(f"{directory.root}: another process has gone on to {newest}; start again")
+
+
 def require_same_config(saved: Any, job: Section, where: Path) -> None:
     """Print harmless differences from the config that a run was started with; refuse harmful ones.
 

@@ -139,7 +139,7 @@ class RewardTask:
             return [(scores[rows].tolist(), item) for rows, item in batch.prompts]
 
         mine = [pair for batch in engine.forward_each(batches, forward) for pair in batch]
-        return [pair for part in gather_objects(mine, engine) for pair in part][: len(items)]
+        return [pair for part in gather_objects(mine) for pair in part][: len(items)]
 
     def _bag_of_words_accuracy(self) -> float:
         """What counting words reaches on the held-out pairs (a tie counts one half)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -46,11 +47,11 @@ from rayrlhf.roles.reward import RewardRole
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
 from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect, count_nodes
 from rayrlhf.runtime.failures import FailurePolicy
-from rayrlhf.runtime.faults import FaultInjector
+from rayrlhf.runtime.faults import Fault, FaultInjector
 from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import create_group, gather
 from rayrlhf.stages.recording import recording
-from rayrlhf.stages.resume import resume_point
+from rayrlhf.stages.resume import require_unchanged, resume_point
 from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.weight_sync.proof import SyncTolerance
 from rayrlhf.weight_sync.push import WeightSync
@@ -127,6 +128,8 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     bundles = role_bundles(job)
     check_feasible(bundles)
     with inputs.directory.occupied(job):
+        require_unchanged(inputs.directory, inputs.checkpoint)
+        Journal(inputs.directory.trajectories).sweep()
         _run(job, inputs, bundles)
     return inputs.directory
 
@@ -143,8 +146,10 @@ def _run(job: RLJob, inputs: RLInputs, bundles: list[RoleBundle]) -> None:
             with timeline.span("start", inputs.progress.step + 1):
                 placement.wait(job.run.start_timeout_s)
                 roles = start_roles(job, inputs, placement)
-            build_loop(job, inputs, roles, RunWatch(display, timeline, events, interruption)).run()
-            timeline.write(inputs.directory.timeline)
+            try:
+                build_loop(job, inputs, roles, RunWatch(display, timeline, events, interruption)).run()
+            finally:
+                timeline.write(inputs.directory.timeline)
     finally:
         display.close()
         placement.release()
@@ -207,7 +212,9 @@ def build_loop(job: RLJob, inputs: RLInputs, roles: Roles, watch: RunWatch) -> R
     )
     census = Census(roles)
     watch.timeline.watch(watch.events.under_way)
-    watch.timeline.watch(FaultInjector.from_environment(directory.root, census.pid_of).phase)
+    watch.timeline.watch(
+        FaultInjector.from_environment(directory.root, census.pid_of, partial(_note, watch.events)).phase
+    )
     workforce = Workforce(
         roles,
         FailurePolicy(recovery.max_failures, recovery.backoff_s),
@@ -235,6 +242,11 @@ def build_loop(job: RLJob, inputs: RLInputs, roles: Roles, watch: RunWatch) -> R
         inputs.progress,
         directory.model,
     )
+
+
+def _note(events: EventLog, fault: Fault) -> None:
+    message = f"on purpose: {fault.action} {fault.role} {fault.rank} in {fault.phase}"
+    events.note("fault", message, role=fault.role, rank=fault.rank, phase=fault.phase, action=fault.action)
 
 
 def weight_sync(job: RLJob, roles: Roles, prompts: PromptSet) -> WeightSync:

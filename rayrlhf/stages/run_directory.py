@@ -92,6 +92,11 @@ class RunDirectory:
         return self.root / "stop"
 
     @property
+    def failed(self) -> Path:
+        """Why the ranks of a supervised stage gave up by themselves."""
+        return self.root / "failed.txt"
+
+    @property
     def stacks(self) -> Path:
         """What every role was doing when nothing moved."""
         return self.root / "stacks"

@@ -79,9 +79,7 @@ class SFTTask:
             return float((logprobs * batch[1]).sum()), float(batch[1].sum())
 
         sums = engine.forward_each(self.batches(rank_share(self.held_out, engine), engine), forward)
-        total = [
-            sum(column) for column in zip(*(s for part in gather_objects(sums, engine) for s in part), strict=True)
-        ]
+        total = [sum(column) for column in zip(*(s for part in gather_objects(sums) for s in part), strict=True)]
         return {"held_out/loss_nats": -total[0] / total[1]}
 
     def export(self, engine: TrainingEngine, folder: Path) -> None:

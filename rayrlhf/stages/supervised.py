@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -30,7 +31,7 @@ from rayrlhf.data.durable import (
 )
 from rayrlhf.data.stores import arrow_filesystem, place_of
 from rayrlhf.engines.training_state import check_state
-from rayrlhf.errors import CheckpointError, DataError, RoleFailedError
+from rayrlhf.errors import CheckpointError, DataError, NumericalError, RoleFailedError
 from rayrlhf.loop.checkpoint import verify
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.events import EventLog
@@ -76,13 +77,15 @@ def _run(
     """Train from step `done` on, to the end or until somebody asks to stop."""
     total_steps = count_steps(task, job)
     remove_file(directory.stop)
+    remove_file(directory.failed)
     interruption = Interruption(job.recovery.grace_s)
     events, show = EventLog(directory.events), Display(total_steps).log_supervised
     with recording(directory, events, done, total_steps), interruption.listening():
         with following(directory.metrics, show, done):
             _fit(_trainer(job, make_task, directory), directory, interruption)
         if not is_file(directory.result):
-            remove_file(directory.stop)
+            if is_file(directory.failed):
+                raise NumericalError(read_bytes(directory.failed).decode())
             step = resumable_step(task, job, directory, "auto")
             raise interruption.error(f"step {step} is saved, go on with --resume auto")
 
@@ -152,7 +155,7 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, interruption: Interrupt
     def fit() -> None:
         try:
             trainer.fit()
-        except TrainingFailedError as error:
+        except (TrainingFailedError, RayError) as error:
             failed.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from rayrlhf.config.jobs import SupervisedJob
+from rayrlhf.data.append_log import AppendLog
 from rayrlhf.data.batching import split_among_ranks
 from rayrlhf.data.durable import digest_file, is_file, local_copy, local_folder, write_durably
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.training_state import load_module_weights, load_optimizer_state, snapshot
-from rayrlhf.errors import NumericalError
 from rayrlhf.loop.checkpoint import CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
 from rayrlhf.observability.trackers import JsonlTracker, Tracker, tensorboard_trackers
@@ -30,6 +31,7 @@ from rayrlhf.stages.supervised_task import I, SupervisedTask, count_steps, gathe
 
 PART = "model"
 """The folder of the training state inside a checkpoint."""
+SKIPPED = "training/skipped_updates"
 REMOTE_DELAY_S = 5.0
 """Steps can be shorter than a request to a store, so rows share one; each checkpoint has them all."""
 
@@ -48,33 +50,54 @@ def train_rank(config: dict[str, Any]) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(job.seed)
     task, store = config["make_task"](job), checkpoint_store(job, directory)
-    engine, done = _load(task, job, store.newest())
+    engine, done = _load(task, job, _newest_whole(store))
     rows = [JsonlTracker(directory.metrics, done, REMOTE_DELAY_S)] if engine.rank == 0 else []
     trackers: list[Tracker] = [*rows, *(tensorboard_trackers(directory.tensorboard, done) if rows else [])]
-    steps, bad_steps = optimizer_steps(task.items, job), 0
+    steps, bad_steps = optimizer_steps(task.items, job), _bad_steps(directory, done)
     for step, items in list(enumerate(steps, start=1))[done:]:
         metrics = train_step(task, engine, items)
-        bad_steps += metrics["training/skipped_updates"] > 0
-        if bad_steps > job.recovery.max_bad_steps:
-            raise NumericalError(
-                f"step {step}: NaN or infinite loss or gradient, as in {bad_steps - 1} steps before; none was applied. "
-                f"More than recovery.max_bad_steps = {job.recovery.max_bad_steps} steps were like this"
-            )
         for tracker in trackers:
             tracker.log(step, metrics, [])
-        stop = any(gather_objects(engine.rank == 0 and is_file(directory.stop), engine))
+        bad_steps += metrics[SKIPPED] > 0
+        if bad_steps > job.recovery.max_bad_steps:
+            return _give_up(directory, engine, step, bad_steps)
         if step == len(steps):
             break
+        stop = any(gather_objects(engine.rank == 0 and is_file(directory.stop)))
         if stop or step % job.checkpoint.every_steps == 0:
             _flush(rows)  # a stage that goes on from a checkpoint has the rows of its steps
             _save(engine, store, step)
         if stop:
-            return
+            return None
     _flush(rows)
     final = task.evaluate(engine)
     task.export(engine, directory.model)
     if engine.rank == 0:
         write_durably(directory.result, json.dumps(final, indent=1).encode())
+    return None
+
+
+def _newest_whole(store: CheckpointStore) -> Path | None:
+    """The checkpoint to go on from, the same on all ranks; rank 0 sets damaged ones aside."""
+    found = store.newest_whole(print) if dist.get_rank() == 0 else None
+    chosen: Path | None = gather_objects(found)[0]
+    return chosen
+
+
+def _bad_steps(directory: RunDirectory, done: int) -> int:
+    """How many of the steps behind the checkpoint were not applied."""
+    rows = (json.loads(line) for line in AppendLog(directory.metrics).lines())
+    return sum(row["step"] <= done and (row.get(SKIPPED) or 0) > 0 for row in rows)
+
+
+def _give_up(directory: RunDirectory, engine: TrainingEngine, step: int, bad_steps: int) -> None:
+    """Too many bad steps: end as if all were well, because Ray Train would start again what raises."""
+    if engine.rank == 0:
+        message = (
+            f"step {step}: NaN or infinite loss or gradient, as in {bad_steps - 1} steps before; none was applied. "
+            f"More than recovery.max_bad_steps = {bad_steps - 1} steps were like this"
+        )
+        write_durably(directory.failed, message.encode())
 
 
 def _flush(rows: Sequence[JsonlTracker]) -> None:
@@ -98,14 +121,15 @@ def _load(task: SupervisedTask[I], job: SupervisedJob, checkpoint: Path | None) 
 def _save(engine: TrainingEngine, store: CheckpointStore, step: int) -> None:
     """A checkpoint after `step`; all ranks write their shards, rank 0 makes it complete."""
     folder = store.begin(step) if engine.rank == 0 else None
-    folder = gather_objects(folder, engine)[0]
+    folder = gather_objects(folder)[0]
     with local_folder(folder / PART) as local:
         file = snapshot(engine).write(local)
         written = SavedFile(file.name, *digest_file(file))
-    files = gather_objects(written, engine)
+    files = gather_objects(written)
     if engine.rank == 0:
         store.complete(folder, Progress(step, step, 0.0), {f"{PART}/{saved.name}": saved for saved in files})
-    gather_objects(None, engine)  # nobody goes on before it is complete
+        store.rotate()
+    gather_objects(None)  # nobody goes on before it is complete
 
 
 def train_step(task: SupervisedTask[I], engine: TrainingEngine, items: Sequence[I]) -> dict[str, float]:

@@ -92,10 +92,10 @@ def rank_share(items: Sequence[I], engine: TrainingEngine) -> list[I]:
     return list(items[engine.rank :: engine.world_size] if len(items) >= engine.world_size else items)
 
 
-def gather_objects(value: Any, engine: TrainingEngine) -> list[Any]:
+def gather_objects(value: Any) -> list[Any]:
     """Every rank's value, on every rank."""
     import torch.distributed as dist
 
-    gathered: list[Any] = [None] * engine.world_size
+    gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
     return gathered

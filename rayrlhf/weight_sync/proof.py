@@ -43,16 +43,14 @@ class SyncTolerance:
         return cls(LAYER_TOLERANCE[dtype], logprob_nats or LOGPROB_TOLERANCE_NATS[dtype])
 
 
-def prove(
-    version: int, sent: SentWeights, held: Mapping[int, HeldWeights], wanted: Sequence[float], tolerance: SyncTolerance
-) -> SyncProof:
-    """Compare what every worker (by rank) holds with what was sent.
+def prove_weights(version: int, sent: SentWeights, held: Mapping[int, HeldWeights], tolerance: SyncTolerance) -> float:
+    """Compare what every worker (by rank) holds with what was sent; returns the largest relative deviation of a layer.
 
     Raises:
         WeightSyncError: names worker, rank, version and tensor or layer of the first mismatch.
 
     """
-    worst_layer = worst_logprob = 0.0
+    worst = 0.0
     for worker, weights in held.items():
         who = f"rollout worker {worker}, version {version}"
         if weights.version != version:
@@ -64,25 +62,38 @@ def prove(
                     f"{who}, rank {rank}: tensor {wrong[0]} is not what was sent ({len(wrong)} wrong)"
                 )
             layer = max(deviations, key=lambda name: _or_infinite(deviations[name]), default="")
-            worst_layer = max(worst_layer, _or_infinite(deviations.get(layer, 0.0)))
-            if worst_layer > tolerance.layer:
+            worst = max(worst, _or_infinite(deviations.get(layer, 0.0)))
+            if worst > tolerance.layer:
                 raise WeightSyncError(
                     f"{who}, rank {rank}: layer {layer} does not compute with the weights that were sent "
                     f"(relative deviation {deviations[layer]:.3g}, allowed {tolerance.layer:g}); a packed copy is stale"
                 )
-        pairs = zip(weights.probe_logprobs, wanted, strict=True)
-        difference = max((_or_infinite(abs(a - b)) for a, b in pairs), default=0.0)
-        worst_logprob = max(worst_logprob, difference)
-        if difference > tolerance.logprob_nats:
+    return worst
+
+
+def prove_logprobs(
+    version: int, found: Mapping[int, Sequence[float]], wanted: Sequence[float], tolerance: SyncTolerance
+) -> float:
+    """Compare every worker's (by rank) log-probabilities of the probe with the learner's; returns the largest gap.
+
+    Raises:
+        WeightSyncError: names worker and version of the first mismatch.
+
+    """
+    worst = 0.0
+    for worker, logprobs in found.items():
+        gap = max((_or_infinite(abs(a - b)) for a, b in zip(logprobs, wanted, strict=True)), default=0.0)
+        worst = max(worst, gap)
+        if gap > tolerance.logprob_nats:
             raise WeightSyncError(
-                f"{who}: log-probabilities of the probe differ from the learner's by {difference:.3g} nats, "
-                f"allowed {tolerance.logprob_nats:g}"
+                f"rollout worker {worker}, version {version}: log-probabilities of the probe differ from the "
+                f"learner's by {gap:.3g} nats, allowed {tolerance.logprob_nats:g}"
             )
-    return SyncProof(version, sent.size_bytes, sent.buckets, worst_logprob, worst_layer, _one_number(sent.digests))
+    return worst
 
 
-def _one_number(digests: Mapping[str, int]) -> int:
-    """53 bits, which a float holds exactly."""
+def weights_digest(digests: Mapping[str, int]) -> int:
+    """One number of all tensors, of 53 bits, which a float holds exactly."""
     text = "".join(f"{name}={value};" for name, value in sorted(digests.items()))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 11
 

@@ -1,25 +1,27 @@
 """One weight push, seen from the driver: pause, transfer, prove, resume. Remote calls do not grow with parameters.
 
-    rollout.pause ─▶ learner.send ∥ rollout.receive(version) ─▶ rollout.held ∥ learner.probe ─▶ compare ─▶ resume
+    rollout.pause ─▶ learner.send ∥ rollout.receive(version) ─▶ held: compare ─▶ resume ─▶ probe: compare ─▶ confirm
 
-A push that fails half-way is aborted everywhere: what answers to that is healthy and waits, paused, for the next whole
-push; what does not answer is named with the bucket it stopped at. Nobody generates between two versions.
+The probe needs a running engine; what else it finishes before `confirm` is kept back, so that nothing unproven is ever
+journalled. A push that fails half-way is aborted everywhere: what answers to that is healthy and waits, paused, for the
+next whole push; what does not answer is named with the bucket it stopped at. Nobody generates between two versions.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rayrlhf.errors import RoleFailedError, RunError, WeightSyncError
 from rayrlhf.role_types import LearnerWorker, RolloutWorker, SyncAddress, SyncInfo
 from rayrlhf.runtime.failures import Failure, FailureKind
 from rayrlhf.runtime.worker_group import Pending, WorkerGroup, first_done, gather, result, wait_for
-from rayrlhf.weight_sync.proof import SyncProof, SyncTolerance, prove
+from rayrlhf.weight_sync.proof import SyncProof, SyncTolerance, prove_logprobs, prove_weights, weights_digest
 from rayrlhf.weight_sync.transfer_group import read_marks
 
+T = TypeVar("T")
 ABORT_S = 8.0
 """How long a healthy end of a transfer may take to let go of it."""
 CONNECT_S = 30.0
@@ -61,6 +63,7 @@ class WeightSync:
         self._probe = tuple(probe)
         self._connection: _Connection | None = None
         self._info: SyncInfo | None = None
+        self._running = False
 
     def push(self, version: int, ranks: Sequence[int]) -> SyncProof:
         """Bring these rollout workers to the learner's weights, called `version`, and prove that they have them.
@@ -73,7 +76,8 @@ class WeightSync:
         """
         phase = f"weight sync of version {version}"
         try:
-            gather([self._rollout.start_on(rank, RolloutWorker.pause) for rank in ranks], self._timeout_s, phase)
+            self._running = False
+            self._ask(ranks, RolloutWorker.pause, phase)
             return self._push(version, ranks, self._connect(ranks), phase)
         except WeightSyncError:
             self._rollout.kill()  # nobody may answer with weights that are not what was sent
@@ -107,11 +111,20 @@ class WeightSync:
         sending = self._learner.start(LearnerWorker.send, timeout_s)
         wait_for([*receiving, *sending], timeout_s, phase)
         sent = gather(sending, timeout_s, phase)[0]
-        holding = [self._rollout.start_on(rank, RolloutWorker.held, self._probe) for rank in ranks]
+        held = self._ask(ranks, RolloutWorker.held, phase)
+        deviation = prove_weights(version, sent, held, self._tolerance)
+        self._ask(ranks, RolloutWorker.resume, phase)
+        self._running = True
         probing = self._learner.start(LearnerWorker.probe, self._probe)
-        gather([self._rollout.start_on(rank, RolloutWorker.resume) for rank in ranks], timeout_s, phase)
-        held, wanted = gather(holding, timeout_s, phase), gather(probing, timeout_s, phase)[0]
-        return prove(version, sent, dict(zip(ranks, held, strict=True)), wanted, self._tolerance)
+        found = self._ask(ranks, RolloutWorker.probe, phase, self._probe)
+        gap_nats = prove_logprobs(version, found, gather(probing, timeout_s, phase)[0], self._tolerance)
+        self._ask(ranks, RolloutWorker.confirm, phase)
+        return SyncProof(version, sent.size_bytes, sent.buckets, gap_nats, deviation, weights_digest(sent.digests))
+
+    def _ask(self, ranks: Sequence[int], method: Callable[..., T], phase: str, *args: Any) -> dict[int, T]:
+        """What each of these workers answers, by rank."""
+        calls = [self._rollout.start_on(rank, method, *args) for rank in ranks]
+        return dict(zip(ranks, gather(calls, self._timeout_s, phase), strict=True))
 
     def _abort(self, ranks: Sequence[int], phase: str, error: RoleFailedError) -> RunError:
         """Let every end go; what does not is lost. Returns what to raise."""
@@ -119,6 +132,8 @@ class WeightSync:
         grace_s = ABORT_S if self._connection else CONNECT_S + ABORT_S
         self._connection = None
         calls: list[Pending[Any]] = [self._rollout.start_on(rank, RolloutWorker.abort_transfer) for rank in ranks]
+        if self._running:
+            calls += [self._rollout.start_on(rank, RolloutWorker.pause) for rank in ranks]
         calls += self._learner.start(LearnerWorker.close_transfer)
         failed = _failures(calls, grace_s, phase)
         learner = next((found for call, found in failed if call.role == self._learner.role), None)

@@ -35,6 +35,7 @@ def save(store, step):
             file = TrainingSnapshot(tensors, rank, 2, step).write(folder / part)
             files[f"{part}/{file.name}"] = SavedFile(file.name, *digest_file(file))
     store.complete(folder, Progress(step, step, 0.0), files)
+    store.rotate()
 
 
 def in_child(work):

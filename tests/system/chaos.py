@@ -8,6 +8,7 @@ undisturbed one: ids, groups, tokens, and the digest of the weights after every 
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -151,25 +152,36 @@ def compare(outcome, undisturbed):
     return origin, wrong
 
 
-def matrix_campaigns(settle):
-    """One campaign a role: a kill in each phase; `settle` steps in between for a rollout worker to come up."""
+def matrix_campaigns():
+    """One campaign a role: a kill in each phase. Rollout workers take turns, so that the run waits for each."""
     for name in faults.ROLES:
         role, rank = faults.ROLES[name]
-        apart = settle if role == "rollout" else 2
-        plan = [Fault(role, rank, phase, 2 + apart * i, after_s=0.05) for i, phase in enumerate(faults.PHASES)]
-        yield name, plan, 2 + apart * len(plan)
+        ranks = [1, 0, 1, 0, 1] if role == "rollout" else [rank] * len(faults.PHASES)
+        plan = [Fault(role, ranks[i], phase, 2 + 2 * i, after_s=0.05) for i, phase in enumerate(faults.PHASES)]
+        yield name, plan, 4 + 2 * len(plan)
 
 
-def random_campaigns(count, seed, each=25, apart=3):
-    """`count` kills in campaigns of `each`, every `apart` steps, anywhere within a phase."""
+def random_campaigns(seed, each=25, apart=3):
+    """Campaigns of `each` kills without an end, every `apart` steps, anywhere within a phase."""
     draw = random.Random(seed)
-    for number in range(0, count, each):
+    for number in itertools.count(1):
         plan = []
-        for i in range(min(each, count - number)):
+        for i in range(each):
             role, rank = draw.choice(list(faults.ROLES.values()))
             rank = draw.randrange(2) if role in ("rollout", "learner") else rank
             plan.append(Fault(role, rank, draw.choice(faults.PHASES), 2 + apart * i, after_s=draw.uniform(0.0, 0.6)))
-        yield f"random {number // each + 1}", plan, 2 + apart * each
+        yield f"random {number}", plan, 2 + apart * each
+
+
+def campaigns(arguments, table):
+    """The matrix, then random campaigns until so many kills have happened."""
+    if not arguments.no_matrix:
+        yield from matrix_campaigns()
+    before = sum(table.kills.values())
+    for campaign in random_campaigns(arguments.seed):
+        if sum(table.kills.values()) - before >= arguments.random:
+            return
+        yield campaign
 
 
 def main():
@@ -181,15 +193,13 @@ def main():
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="rayrlhf-chaos-"))
     policy, reward_model = tiny.write_policy(folder / "policy"), tiny.write_reward_model(folder / "reward")
-    campaigns = [] if arguments.no_matrix else list(matrix_campaigns(settle=14))
-    campaigns += random_campaigns(arguments.random, arguments.seed)
-    longest = max(steps for _, _, steps in campaigns)
+    longest = max(steps for _, _, steps in [*matrix_campaigns(), next(random_campaigns(arguments.seed))])
     undisturbed = run(folder / "undisturbed", policy, reward_model, longest)
     print(f"undisturbed: {longest} steps in {undisturbed.seconds:.0f} s", flush=True)
     table = Table()
-    for number, (name, plan, steps) in enumerate(campaigns):
+    for number, (name, plan, steps) in enumerate(campaigns(arguments, table)):
         outcome = run(folder / f"{number:02d}", policy, reward_model, steps, plan)
-        table.add(name, plan, outcome, *compare(outcome, undisturbed))
+        table.add(name, outcome, *compare(outcome, undisturbed))
     table.print()
     return table.failures
 
@@ -198,11 +208,13 @@ class Table:
     """Collects outcomes; prints what docs/reliability.md shows."""
 
     def __init__(self):
-        self.recovery_s, self.kills, self.failures, self.flips = {}, {}, 0, 0
+        self.recovery_s, self.kills, self.phases, self.failures, self.flips = {}, {}, {}, 0, 0
 
-    def add(self, name, plan, outcome, flipped, wrong):
-        for fault in plan:
-            self.kills[fault.role] = self.kills.get(fault.role, 0) + 1
+    def add(self, name, outcome, flipped, wrong):
+        kills = [event for event in outcome.events if event["event"] == "fault"]
+        for event in kills:
+            self.kills[event["role"]] = self.kills.get(event["role"], 0) + 1
+            self.phases[event["phase"]] = self.phases.get(event["phase"], 0) + 1
         for event in outcome.events:
             if event["event"] == "recovered":
                 self.recovery_s.setdefault(event["role"], []).append(event["took_s"])
@@ -211,8 +223,8 @@ class Table:
         failed = bool(wrong or outcome.survivors)
         self.failures += failed
         print(
-            f"{name}: {len(plan)} kills, {outcome.launches} launches, {outcome.seconds:.0f} s, flipped {flipped or 0}, "
-            f"weights differ at {wrong or 'no step'}, left over {outcome.survivors or 'none'}",
+            f"{name}: {len(kills)} kills, {outcome.launches} launches, {outcome.seconds:.0f} s, "
+            f"flipped {flipped or 0}, weights differ at {wrong or 'no step'}, left over {outcome.survivors or 'none'}",
             flush=True,
         )
 
@@ -221,7 +233,8 @@ class Table:
         for role in sorted(self.kills):
             took = self.recovery_s.get(role) or [float("nan")]
             print(f"| {role} | {self.kills[role]} | {len(took)} | {statistics.median(took):.1f} | {max(took):.1f} |")
-        print(f"\nflipped samples: {self.flips}; campaigns that failed: {self.failures}")
+        print(f"\nby phase: {self.phases}")
+        print(f"flipped samples: {self.flips}; campaigns that failed: {self.failures}")
 
 
 def _lines(path):

@@ -68,7 +68,7 @@ class FakeEngine:
 
     async def complete(self, prompt, sampling, seed):
         self.faulty.called("generate")
-        if prompt.id == "poison":
+        if prompt.id.startswith("poison"):
             raise ValueError("this prompt breaks the engine")
         await asyncio.sleep(self.faulty.work_s)
         tokens = tuple(4 + seed % 7 + i for i in range(2 + seed % 3))
@@ -96,9 +96,14 @@ class FakeRollout(RolloutRole):
 
     async def pause(self):
         self.faulty.called("pause")
+        self._proven.clear()
 
     async def resume(self):
         self.faulty.called("resume")
+
+    async def confirm(self):
+        self.faulty.called("confirm")
+        self._proven.set()
 
     async def join_transfer(self, where, first_rank):
         self.faulty.called("join_transfer")
@@ -111,11 +116,15 @@ class FakeRollout(RolloutRole):
     async def abort_transfer(self):
         self.faulty.called("abort_transfer")
 
-    async def held(self, probe):
+    async def held(self):
         self.faulty.called("held")
         digests = {f"t{i}": i for i in range(self.faulty.tensors)}
         version = self._engine.version - (self.faulty.fault[:2] == ("held", "stale"))
-        return HeldWeights(version, (digests,), ({},), tuple(-1.0 for _ in probe[1:]))
+        return HeldWeights(version, (digests,), ({},))
+
+    async def probe(self, token_ids):
+        self.faulty.called("probe")
+        return [-1.0 for _ in token_ids[1:]]
 
 
 class FakeReward(FakeRole):
@@ -156,7 +165,7 @@ class FakeTrainer(FakeRole):
         rows = sorted((t.id, t.completion.token_ids) for group in objects[:groups] for t in group)
         if self.fault[:2] == ("learn", "nan") and self.calls.count("learn") >= self.fault[2]:
             self.bad = (rows[0][0],)
-            return {"reward/failed_share": 0.0, "policy/skipped_updates": 1.0, "kl/sequence_nats": 0.0}
+            return {"reward/failed_share": 0.0, "policy/skipped_updates": 1.0, "kl/sequence_nats": float("nan")}
         rewards = sorted(
             (id_, r.value) for o in objects[groups:] if isinstance(o, Rewards) for id_, r in o.by_id.items()
         )
@@ -197,6 +206,10 @@ class FakeTrainer(FakeRole):
 
 
 class FakeCritic(FakeTrainer):
+    def learn(self, request, groups, *objects):
+        super().learn(request, groups, *objects)
+        return {}
+
     @ray.method(num_returns=2)
     def values(self, *groups):
         self._called("values")

@@ -32,7 +32,7 @@ class Memory:
 
 
 def prompts(count=10, poison=None):
-    ids = [str(i) if i != poison else "poison" for i in range(count)]
+    ids = ["poison" + str(i) if i in (poison or ()) else str(i) for i in range(count)]
     return PromptSet(tuple(Prompt(i, (Message(role="user", content=i),), (1, 2, 3)) for i in ids), ())
 
 

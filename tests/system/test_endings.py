@@ -9,6 +9,7 @@ from dataclasses import asdict
 import pytest
 import ray
 
+from rayrlhf.data.journal import Journal
 from rayrlhf.errors import InterruptedRunError, NumericalError, RecoveryError
 from rayrlhf.loop.checkpoint import verify
 from rayrlhf.runtime.faults import Fault
@@ -134,3 +135,60 @@ def test_a_save_that_takes_longer_than_the_grace_ends_all_the_same(tmp_path):
     with run.interruption.listening(), pytest.raises(InterruptedRunError, match="SIGTERM: no time to save"):
         run.loop.run()
     run.roles.learner.kill()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_prompts_that_no_worker_can_answer_are_left_out_and_noted(tmp_path, workers):
+    """Three in one step are more than `recovery.max_failures` would allow, if they were failures of workers."""
+    run = FakeRun(
+        tmp_path, poison={0, 1, 2}, run={"steps": 5}, rollout={"workers": workers},
+        recovery={"max_failures": 3 if workers == 1 else 0, "backoff_s": 0.0},
+    )  # fmt: skip
+    run.loop.run()
+    rejected = {rejection.prompt_id for rejection in Journal(run.directory.trajectories).rejections()}
+    assert rejected == {"poison0", "poison1", "poison2"}
+    trained = [id_ for _, ids in run.history()[1] for id_ in ids]
+    assert len(trained) == len(set(trained)) == 4 * (5 * 4 - len(Journal(run.directory.trajectories).rejected()))
+
+
+def test_more_bad_prompts_than_allowed_end_the_run(tmp_path):
+    run = FakeRun(tmp_path, poison={0, 1, 2}, run={"steps": 5}, rollout={"workers": 2}, recovery={"max_bad_prompts": 2})
+    with pytest.raises(RecoveryError, match=r"3 prompts could not be answered, more than .*max_bad_prompts = 2"):
+        run.loop.run()
+
+
+def test_a_step_without_any_answer_is_passed_over(tmp_path):
+    run = FakeRun(tmp_path, poison={0}, run={"steps": 12}, rollout={"workers": 2, "prompts_per_step": 1})
+    assert run.loop.run().step == 12
+    assert len(run.history()[1]) == 12 - len(Journal(run.directory.trajectories).rejected()) < 12
+
+
+def test_a_worker_that_raises_what_another_one_answers_is_replaced(tmp_path, undisturbed):
+    """It answers pings, so it looks well; every one of its calls raises."""
+    run = FakeRun(
+        tmp_path, faults={"reference": (0, "logprobs", "raise", 2)}, run={"steps": STEPS}, reference={"workers": 2},
+        recovery={"max_failures": 1, "backoff_s": 0.0}, work_s=0.1, **PPO,
+    )  # fmt: skip
+    run.loop.run()
+    check(run, undisturbed)
+    assert any("reference 1 could answer" in event["message"] for event in events(run, "failure"))
+    assert [(event["role"], event["rank"]) for event in events(run, "recovered")] == [("reference", 0)]
+
+
+def test_a_kl_that_is_not_a_number_leaves_the_coefficient_as_it_was(tmp_path):
+    ppo = {"kind": "ppo", "kl_coefficient": 0.1, "kl_controller": {"target_nats": 6.0, "horizon_episodes": 160}}
+    run = FakeRun(tmp_path, faults={"learner": (0, "learn", "nan", 1)}, run={"steps": 1}, algorithm=ppo)
+    assert run.loop.run().kl_coefficient == 0.1
+
+
+def test_with_staleness_no_step_learns_from_older_answers_than_allowed_though_training_goes_back(tmp_path, planned):
+    planned(Fault("learner", 0, "learn", 6, after_s=0.02))
+    run = FakeRun(
+        tmp_path, work_s=0.1, run={"steps": 12}, rollout={"workers": 2, "max_staleness": 2},
+        checkpoint={"every_steps": 4}, recovery={"backoff_s": 0.0},
+    )  # fmt: skip
+    run.loop.run()
+    assert events(run, "recovered")
+    journal = faults.check_journal(run.directory.trajectories, 12, 4, 4)
+    oldest = {step: min(v for row in journal.rows(step) for v in row["policy_versions"]) for step in range(1, 13)}
+    assert all(step - 1 - version <= 2 for step, version in oldest.items()), oldest

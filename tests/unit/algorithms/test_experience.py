@@ -28,7 +28,7 @@ REFERENCE = {"a": torch.tensor([-1.5, -2.0]), "b": torch.tensor([-1.0, -2.0, -1.
 VALUES = {"a": torch.tensor([0.5, 0.25]), "b": torch.tensor([0.0, 0.0, 0.0])}
 
 
-def step(rewards=(1.0, -1.0), rows=ROWS, reference=REFERENCE, values=VALUES):
+def step(rewards=(1.0, -1.0), rows=ROWS, reference=REFERENCE, values=VALUES, kinds=("policy",)):
     parts = [
         Rewards({r.id: Reward(v, {}, "ok" if v is not None else "error") for r, v in zip(ROWS, rewards, strict=True)})
     ]
@@ -37,7 +37,7 @@ def step(rewards=(1.0, -1.0), rows=ROWS, reference=REFERENCE, values=VALUES):
         parts.append(TokenScores("reference", reference))
     if values:
         parts.append(TokenScores("value", values))
-    return ScoredStep.merge(rows, parts)
+    return ScoredStep.merge(rows, parts, kinds)
 
 
 def test_ppo_by_hand():
@@ -114,3 +114,9 @@ def test_rows_are_trimmed_to_the_longest_of_them():
     part = build_experience(step(), PPO, 0.1).rows([1])
     assert part.input_ids.tolist() == [[5, 7, 8, 9]]
     assert part.trajectory_ids == ("b",)
+
+
+@pytest.mark.parametrize("kind", ["reference", "value"])
+def test_a_step_without_the_scores_of_a_role_that_should_have_scored_is_refused(kind):
+    with pytest.raises(ValueError, match=f"2 trajectories have no {kind} score"):
+        step(reference=None, values=None, kinds=("policy", kind))

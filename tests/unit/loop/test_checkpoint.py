@@ -32,6 +32,7 @@ def write(store, step):
 def save(store, step):
     folder, files = write(store, step)
     store.complete(folder, Progress(step, step, 0.25), files, ("000004-00000",))
+    store.rotate()
     return folder
 
 

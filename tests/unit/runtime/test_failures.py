@@ -2,7 +2,6 @@ import errno
 
 import pytest
 
-from rayrlhf.errors import RecoveryError
 from rayrlhf.runtime.failures import Decision, Failure, FailureKind, FailurePolicy
 
 
@@ -45,10 +44,3 @@ def test_the_first_restart_is_at_once_and_later_ones_wait_longer_and_longer():
         policy.decide(failure())
         policy.back_off("rollout")
     assert waits == [2.0, 4.0, 5.0]
-
-
-def test_a_failure_without_a_restart_counts_too():
-    policy = FailurePolicy(1, 0.0)
-    policy.require_room(failure())
-    with pytest.raises(RecoveryError, match="failed 2 times"):
-        policy.require_room(failure())
