@@ -85,8 +85,10 @@ class TwoEngines:
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory, tiny_policy):
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield TwoEngines(tmp_path_factory.mktemp("push"), tiny_policy)
-    ray.shutdown()
+    try:
+        yield TwoEngines(tmp_path_factory.mktemp("push"), tiny_policy)
+    finally:
+        ray.shutdown()
 
 
 @pytest.mark.parametrize("what", ["raise", "sleep", "die"])
