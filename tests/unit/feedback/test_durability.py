@@ -12,22 +12,19 @@ import pytest
 from tests.unit.feedback.people import ask, service_at
 
 POSTS = 2_000
-WRITER = (
-    """
+WRITER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tests.unit.feedback.people import rating, service_at
 store, folder, ids = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]).read_text().split()
 def post(n):
-    receipt = service.feedback(rating(ids[n %% len(ids)], n %% 5 + 1), f"user-{n // len(ids)}")
+    receipt = service.feedback(rating(ids[n % len(ids)], n % 5 + 1), f"user-{n // len(ids)}")
     acknowledged.write(f"{receipt.id}\\n".encode())
 with service_at(store, folder) as service, open(folder / "acknowledged", "ab", buffering=0) as acknowledged:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(post, range(%d)))
+        list(pool.map(post, range(int(sys.argv[4]))))
 """
-    % POSTS
-)
 
 
 @pytest.mark.parametrize("after", [50, 400])
@@ -37,7 +34,8 @@ def test_every_acknowledged_post_survives_sigkill_once(store_url, tmp_path, afte
     log = tmp_path / "acknowledged"
     log.touch()
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, store_url, str(tmp_path), str(tmp_path / "ids")], start_new_session=True
+        [sys.executable, "-c", WRITER, store_url, str(tmp_path), str(tmp_path / "ids"), str(POSTS)],
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while log.read_bytes().count(b"\n") < after and writer.poll() is None and time.monotonic() < deadline:
