@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -35,6 +36,8 @@ def import_feedback(service: FeedbackService, source: str, labeller: str = "impo
         DataError: a row is wrong; it is named by file and line.
 
     """
+    if Path(source).is_file() and Path(source).stat().st_size == 0:
+        return Imported(0, 0, 0)  # an export that found nothing writes this
     entries = read_rows(source, RowReader(service.keys, labeller, service.store.clock()).entry)
     done = Counter[str]()
     for batch in _batches(entries):

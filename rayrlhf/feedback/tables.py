@@ -20,7 +20,11 @@ def show(summary: Summary, console: Console | None = None) -> None:
         counts.add_row(name.replace("_", " "), str(number))
     console.print(counts)
     console.print(_agreement_table(summary.agreement))
-    console.print(_version_table("policy versions, 95 % Wilson intervals", summary.versions))
+    console.print(
+        _version_table(
+            "policy versions: wins against other versions, thumbs up, 95 % Wilson intervals", summary.versions
+        )
+    )
     if len({record.day for record in summary.days}) > 1:
         console.print(_version_table("by day (UTC)", summary.days))
 
@@ -36,30 +40,24 @@ def _agreement_table(agreement: Agreement) -> Table:
 
 
 def _version_table(title: str, records: Sequence[VersionRecord]) -> Table:
+    """Each cell says of how many; narrow enough for 80 columns."""
     table = Table(title=title, title_justify="left")
     with_days = any(record.day is not None for record in records)
     for name in (*(["day"] if with_days else []), "version"):
-        table.add_column(name)
-    for name in ("wins against other versions", "pairs", "thumbs up", "thumbs", "mean rating", "ratings"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("wins", "thumbs up", "rating"):
+        table.add_column(name, justify="right", no_wrap=True)
     for record in records:
         day = [str(record.day)] if with_days else []
-        rating = "–" if record.mean_rating is None else f"{record.mean_rating:.2f}"
-        table.add_row(
-            *day,
-            str(record.policy_version),
-            *_share(record.wins),
-            *_share(record.thumbs_up),
-            rating,
-            str(record.ratings),
-        )
+        rating = "–" if record.mean_rating is None else f"{record.mean_rating:.2f} of {record.ratings}"
+        table.add_row(*day, str(record.policy_version), _share(record.wins), _share(record.thumbs_up), rating)
     return table
 
 
-def _share(share: Share) -> tuple[str, str]:
+def _share(share: Share) -> str:
     if share.share is None:
-        return "–", "0"
-    return f"{share.share:.1%} [{share.low:.1%}, {share.high:.1%}]", str(share.trials)
+        return "–"
+    return f"{share.share:.0%} [{100 * share.low:.0f}, {100 * share.high:.0f}] of {share.trials}"
 
 
 def _percent(share: float | None) -> str:

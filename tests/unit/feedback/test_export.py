@@ -90,6 +90,7 @@ def test_an_empty_store_exports_empty_tables_with_all_columns(service, tmp_path)
     table = datasets.load_from_disk(str(tmp_path / "dataset" / "comparisons"))
     assert len(table) == 0
     assert {"chosen", "responses", "agreement"} <= set(table.column_names)
+    assert import_feedback(service, str(tmp_path / "comparisons.jsonl")).new == 0
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,6 @@ def test_an_empty_store_has_a_summary_and_tables(service):
 def test_the_tables_show_shares_with_intervals(service, clock):
     judged(service, clock)
     text = io.StringIO()
-    show(summarise(service.store.snapshot()), Console(file=text, width=140))
-    assert "62.5% [21.9%, 90.8%]" in text.getvalue()
+    show(summarise(service.store.snapshot()), Console(file=text, width=80))
+    assert "62% [22, 91] of 4" in text.getvalue()
     assert "2026-03-02" in text.getvalue()
