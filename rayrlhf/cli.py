@@ -10,6 +10,7 @@ from typing import Any
 
 from rayrlhf import __version__
 from rayrlhf.errors import ConfigError, RayRLHFError
+from rayrlhf.feedback import command_line as feedback
 
 JOBS = {
     "sft": "fine-tune a policy on demonstrations",
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the page of a run, report.html, into its directory")
     report.add_argument("run", metavar="RUN", help="a run directory, as in runs/ppo; it may be running or broken")
     report.set_defaults(run_command=_report)
+    feedback.add_commands(commands.add_parser("feedback", help=feedback.SUMMARY, description=feedback.SUMMARY))
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
     quickstart.set_defaults(run_command=_quickstart)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
+from rayrlhf.algorithms.proportions import wilson_interval as wilson_interval
+
 
 def bradley_terry_losses(
     chosen: torch.Tensor, rejected: torch.Tensor, margin: torch.Tensor | float = 0.0
@@ -92,14 +94,3 @@ def _calibration_error(margin: torch.Tensor, right: torch.Tensor, bins: int = 10
         if inside.any():
             error += float(inside.double().mean() * (right[inside].mean() - confidence[inside].mean()).abs())
     return error
-
-
-def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion; (0, 1) without trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = share + z**2 / (2 * trials)
-    spread = z * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5
-    scale = 1 + z**2 / trials
-    return (centre - spread) / scale, (centre + spread) / scale

@@ -57,30 +57,31 @@ class Ranking:
 
 def read_prompts(source: str) -> list[PromptRow]:
     """Prompts; the id defaults to the row's number."""
-    return _read(source, _prompt)
+    return read_rows(source, _prompt)
 
 
 def read_demonstrations(source: str) -> list[Demonstration]:
     """Demonstrations."""
-    return _read(source, _demonstration)
+    return read_rows(source, _demonstration)
 
 
 def read_rankings(source: str) -> list[Ranking]:
     """Comparisons and rankings, pairs as rankings of two."""
-    return _read(source, _ranking)
+    return read_rows(source, _ranking)
 
 
 def read_texts(source: str) -> list[str]:
     """Plain `text` rows, for PPO-ptx."""
-    return _read(source, lambda row, _: _string(row, "text"))
+    return read_rows(source, lambda row, _: _string(row, "text"))
 
 
-def _read(source: str, parse: Callable[[Mapping[str, Any], int], T]) -> list[T]:
+def read_rows(source: str, parse: Callable[[Mapping[str, Any], int], T]) -> list[T]:
+    """Rows through a function of the row and its number, which raises RowError for a wrong one."""
     rows: list[T] = []
     for number, row in _raw_rows(source):
         try:
             rows.append(parse(row, number))
-        except _RowError as error:
+        except RowError as error:
             raise DataError(f"{source}, line {number}: {error}") from None
     if not rows:
         raise DataError(f"{source}: no rows")
@@ -139,8 +140,8 @@ def _hub_rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     yield from enumerate(rows, start=1)
 
 
-class _RowError(ValueError):
-    """What is wrong with one row; `_read` adds where."""
+class RowError(ValueError):
+    """What is wrong with one row: `read_rows` adds where."""
 
 
 def _prompt(row: Mapping[str, Any], number: int) -> PromptRow:
@@ -163,9 +164,9 @@ def _ranking(row: Mapping[str, Any], _: int) -> Ranking:
         return Ranking(_messages(row), answers, ((0, 1),))
     responses, ranks = row["responses"], row.get("ranks")
     if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses) or len(responses) < 2:
-        raise _RowError("`responses` must be a list of two or more strings")
+        raise RowError("`responses` must be a list of two or more strings")
     if not isinstance(ranks, list) or len(ranks) != len(responses) or not all(isinstance(r, int) for r in ranks):
-        raise _RowError("`ranks` must be a list of whole numbers, one a response (1 is best)")
+        raise RowError("`ranks` must be a list of whole numbers, one a response (1 is best)")
     count = range(len(ranks))
     pairs = tuple((i, j) for i in count for j in count if ranks[i] < ranks[j])
     return Ranking(_messages(row), tuple(responses), pairs)
@@ -174,12 +175,12 @@ def _ranking(row: Mapping[str, Any], _: int) -> Ranking:
 def _messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise _RowError("`messages` must be a non-empty list of {role, content}")
+        raise RowError("`messages` must be a non-empty list of {role, content}")
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise _RowError(f"each message needs a `role` among {', '.join(ROLES)}")
+            raise RowError(f"each message needs a `role` among {', '.join(ROLES)}")
         if not isinstance(message.get("content"), str):
-            raise _RowError("each message needs a string `content`")
+            raise RowError("each message needs a string `content`")
     return tuple(Message(role=m["role"], content=m["content"]) for m in messages)
 
 
@@ -188,5 +189,5 @@ def _string(row: Mapping[str, Any], key: str, *, or_empty: bool = False) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not (or_empty or value.strip()):
         wanted = "a string" if or_empty else "a non-empty string"
-        raise _RowError(f"`{key}` must be {wanted}, found {value!r}"[:200])
+        raise RowError(f"`{key}` must be {wanted}, found {value!r}"[:200])
     return value

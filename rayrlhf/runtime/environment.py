@@ -21,6 +21,16 @@ def planned_faults() -> str:
     return os.environ.get("RAYRLHF_FAULTS", "[]")
 
 
+def feedback_store() -> str | None:
+    """The feedback store's path or URL, where a command line would show its password to the whole machine."""
+    return os.environ.get("RAYRLHF_FEEDBACK_STORE") or None
+
+
+def feedback_keys() -> str | None:
+    """The keys that sign response ids, newest first: `id:hex,id:hex`."""
+    return os.environ.get("RAYRLHF_FEEDBACK_KEYS") or None
+
+
 def node_cores() -> int:
     """The cores this process may run on."""
     return len(os.sched_getaffinity(0))
