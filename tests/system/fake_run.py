@@ -31,6 +31,18 @@ class Memory:
         self.rows.append((step, dict(metrics)))
 
 
+class At:
+    """A watcher that does something once, when a step begins."""
+
+    def __init__(self, step, action):
+        self.step, self.action, self.done = step, action, False
+
+    def __call__(self, name, step):
+        if step >= self.step and not self.done:
+            self.done = True
+            self.action()
+
+
 def prompts(count=10, poison=None):
     ids = ["poison" + str(i) if i in (poison or ()) else str(i) for i in range(count)]
     return PromptSet(tuple(Prompt(i, (Message(role="user", content=i),), (1, 2, 3)) for i in ids), ())

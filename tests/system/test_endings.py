@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 from dataclasses import asdict
 
 import pytest
@@ -14,7 +13,7 @@ from rayrlhf.errors import InterruptedRunError, NumericalError, RecoveryError
 from rayrlhf.loop.checkpoint import verify
 from rayrlhf.runtime.faults import Fault
 from tests.system import faults
-from tests.system.fake_run import FakeRun
+from tests.system.fake_run import At, FakeRun
 
 STEPS = 8
 PPO = {"algorithm": {"kind": "ppo"}, "checkpoint": {"every_steps": 2}}
@@ -112,10 +111,10 @@ def test_bad_numbers_are_tolerated_up_to_the_limit_and_then_end_the_run_with_the
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_end_a_run_saves_what_it_learned_and_goes_on_from_there(tmp_path, undisturbed, sent):
+    ask = At(4, lambda: os.kill(os.getpid(), sent))
     run = FakeRun(
-        tmp_path, work_s=0.1, run={"steps": STEPS}, algorithm=PPO["algorithm"], checkpoint={"every_steps": 99}
+        tmp_path, watchers=[ask], run={"steps": STEPS}, algorithm=PPO["algorithm"], checkpoint={"every_steps": 99}
     )
-    threading.Timer(2.0, os.kill, [os.getpid(), sent]).start()
     with run.interruption.listening(), pytest.raises(InterruptedRunError) as ended:
         run.loop.run()
     assert ended.value.exit_code == 128 + sent
@@ -129,9 +128,8 @@ def test_asked_to_end_a_run_saves_what_it_learned_and_goes_on_from_there(tmp_pat
 def test_a_save_that_takes_longer_than_the_grace_ends_all_the_same(tmp_path):
     run = FakeRun(
         tmp_path, faults={"learner": (0, "snapshot", "hang")}, run={"steps": STEPS}, recovery={"grace_s": 2.0},
-        work_s=0.1, checkpoint={"every_steps": 99},
+        work_s=0.1, checkpoint={"every_steps": 99}, watchers=[At(3, lambda: os.kill(os.getpid(), signal.SIGTERM))],
     )  # fmt: skip
-    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGTERM]).start()
     with run.interruption.listening(), pytest.raises(InterruptedRunError, match="SIGTERM: no time to save"):
         run.loop.run()
     run.roles.learner.kill()

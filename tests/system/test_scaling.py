@@ -9,21 +9,9 @@ from rayrlhf.loop.scaling import ask_for_workers
 from rayrlhf.role_types import Worker
 from rayrlhf.runtime.worker_group import gather
 from tests.system import faults
-from tests.system.fake_run import FakeRun
+from tests.system.fake_run import At, FakeRun
 
 PPO = {"algorithm": {"kind": "ppo"}, "checkpoint": {"every_steps": 5}}
-
-
-class At:
-    """A watcher that does something once, when a step begins."""
-
-    def __init__(self, step, action):
-        self.step, self.action, self.done = step, action, False
-
-    def __call__(self, name, step):
-        if step >= self.step and not self.done:
-            self.done = True
-            self.action()
 
 
 @pytest.fixture(scope="module")
