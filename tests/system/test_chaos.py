@@ -7,6 +7,7 @@ import pytest
 from rayrlhf.runtime.faults import Fault
 from tests.system import chaos, jobs, soak
 
+pytestmark = pytest.mark.timeout(1500)
 STEPS = 50
 PLAN = [
     Fault("driver", 0, "rollout", 2, after_s=0.1),
