@@ -37,7 +37,7 @@ def write_durably(path: Path, data: bytes) -> None:
     with new.open("wb") as file:
         _write_and_sync(file, data)
     os.replace(new, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def append_durably(path: Path, data: bytes) -> None:
@@ -48,7 +48,7 @@ def append_durably(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
         _write_and_sync(file, data)
     if is_new:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -207,10 +207,10 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A new name is durable only when its folder is."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rayrlhf.data.durable import make_folder
+from rayrlhf.data.durable import make_folder, sync_folder
 from rayrlhf.errors import FeedbackStoreError
 
 
@@ -42,15 +42,6 @@ def replace_private(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     os.replace(new, path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

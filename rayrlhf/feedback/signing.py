@@ -23,9 +23,9 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from rayrlhf.data.durable import make_folder
+from rayrlhf.data.durable import make_folder, sync_folder
 from rayrlhf.errors import FeedbackRefusedError, FeedbackStoreError
-from rayrlhf.feedback.private_files import alone, read_private, replace_private, sync_folder
+from rayrlhf.feedback.private_files import alone, read_private, replace_private
 from rayrlhf.feedback.records import Record, Turn, explain
 from rayrlhf.runtime.environment import feedback_keys
 

@@ -91,8 +91,8 @@ def test_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_path, m
 
 def test_an_append_syncs_the_folder_only_when_the_file_is_new(tmp_path, monkeypatch):
     folders = []
-    sync_folder = durable._sync_folder
-    monkeypatch.setattr(durable, "_sync_folder", lambda folder: (folders.append(folder), sync_folder(folder)))
+    sync_folder = durable.sync_folder
+    monkeypatch.setattr(durable, "sync_folder", lambda folder: (folders.append(folder), sync_folder(folder)))
     append_durably(tmp_path / "file", b"a")
     append_durably(tmp_path / "file", b"b")
     assert (tmp_path / "file").read_bytes() == b"ab"
