@@ -85,8 +85,8 @@ class FakeRun:
             reference,
             critic,
         )
-        gather([call for group in self.roles.all for call in group.start_ready()], 60, "start")
-        start_training(self.roles.training, self.resumed_from, 60.0)
+        gather([call for group in self.roles.all for call in group.start_ready()], 180, "start")
+        start_training(self.roles.training, self.resumed_from, 180.0)
         inputs = RLInputs(chosen, (), self.directory, self.resumed_from, self.progress)
         self.interruption = Interruption(job.recovery.grace_s)
         watch = RunWatch(

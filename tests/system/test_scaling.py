@@ -31,6 +31,20 @@ def undisturbed(cluster, tmp_path_factory):
     return run.ask(run.roles.learner, "by_step")[0]
 
 
+@pytest.fixture
+def placed_run(tmp_path):
+    """Makes a run on reservations, which are given back whatever happens: the cluster is the other tests' too."""
+    made = []
+
+    def make(**sections):
+        made.append(FakeRun(tmp_path, placed=True, **PPO, **sections))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.placement.release()
+
+
 def check(run, undisturbed, steps):
     assert run.history()[0] == undisturbed[steps]
     faults.check_journal(run.directory.trajectories, steps, 4, 4)
@@ -55,20 +69,22 @@ def test_workers_are_added_and_removed_while_the_run_goes_on(undisturbed, tmp_pa
     assert "memory/rollout_2_mib" not in run.memory.rows[-1][1]
 
 
-def test_workers_beyond_what_the_cluster_has_wait_and_the_run_goes_on(undisturbed, tmp_path):
-    root = tmp_path / "runs" / "run"
+def test_workers_beyond_what_the_cluster_has_wait_and_the_run_goes_on(undisturbed, placed_run, tmp_path):
+    def those_with_room_are_up():
+        ready = [call.ref for call in run.loop.supervisor.workforce.joining("rollout")]
+        assert len(ray.wait(ready, num_returns=len(ready) - 3, timeout=120)[1]) == 3
+
+    root, few = tmp_path / "runs" / "run", {"cpus": 0.1}
     more = At(2, lambda: ask_for_workers(str(root), ["rollout=9"]))
-    run = FakeRun(
-        tmp_path, work_s=0.1, watchers=[more], placed=True, rollout={"cpus": 0.1}, reward={"cpus": 0.1},
-        reference={"cpus": 0.1}, critic={"cpus": 0.1}, learner={"cpus": 0.1}, algorithm=PPO["algorithm"],
-        checkpoint=PPO["checkpoint"], run={"steps": 30, "start_timeout_s": 4.0},
+    run = placed_run(
+        work_s=0.1, watchers=[more, At(4, those_with_room_are_up)], rollout=few, reward=few, reference=few, critic=few,
+        learner=few, run={"steps": 30, "start_timeout_s": 4.0},
     )  # fmt: skip
     run.loop.run()
     check(run, undisturbed, 30)
     assert happened(run, "worker_joined", "rollout") == [1, 2, 3, 4, 5]
     assert set(happened(run, "no_room", "rollout")) == {6, 7, 8}
     assert not [e for e in run.events() if e["event"] == "failure"]
-    run.placement.release()
 
 
 @pytest.mark.parametrize("text", ["learner=2", "rollout=0", "rollout=many", "rollout"])
@@ -89,13 +105,13 @@ def test_a_broken_request_changes_nothing_and_is_reported(undisturbed, tmp_path)
     assert [e["message"] for e in run.events() if e["event"] == "scaling_refused"]
 
 
-def test_the_roles_of_a_lost_node_are_placed_again(cluster, undisturbed, tmp_path):
+def test_the_roles_of_a_lost_node_are_placed_again(cluster, undisturbed, placed_run):
     first = cluster.add_node(num_cpus=1)
     small = {"cpus": 0.2}
-    run = FakeRun(
-        tmp_path, work_s=0.05, placed=True, rollout={"workers": 2, **small}, reward=small, reference=small,
-        critic=small, learner={"ranks": 2, "spread": True, **small}, algorithm=PPO["algorithm"],
-        checkpoint=PPO["checkpoint"], recovery={"backoff_s": 0.1}, run={"steps": 30, "phase_timeout_s": 60.0},
+    run = placed_run(
+        work_s=0.05, rollout={"workers": 2, **small}, reward=small, reference=small, critic=small,
+        learner={"ranks": 2, "spread": True, **small}, recovery={"backoff_s": 0.1},
+        run={"steps": 30, "phase_timeout_s": 60.0},
         watchers=[At(8, lambda: (cluster.add_node(num_cpus=1), cluster.remove_node(first, allow_graceful=False)))],
     )  # fmt: skip
     there = placed_on(run, first.node_id)
@@ -104,7 +120,6 @@ def test_the_roles_of_a_lost_node_are_placed_again(cluster, undisturbed, tmp_pat
     check(run, undisturbed, 30)
     assert {e["role"] for e in run.events() if e["event"] == "recovered"} & there
     assert not placed_on(run, first.node_id)
-    run.placement.release()
 
 
 def placed_on(run, node):
