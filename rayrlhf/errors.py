@@ -46,8 +46,8 @@ class FeedbackStoreError(InputError):
     """A feedback store, or a file that belongs to it (keys, tokens), is missing, not one, or newer than the code."""
 
 
-class FeedbackRefusedError(InputError):
-    """What a person or a client sent is not taken; `status` is HTTP's, `code` is for programs."""
+class RequestRefusedError(InputError):
+    """A request that is not taken; `status` is HTTP's, `code` is for programs."""
 
     def __init__(self, message: str, status: int, code: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)

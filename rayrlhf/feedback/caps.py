@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.errors import RequestRefusedError
 from rayrlhf.feedback.records import Author
 from rayrlhf.feedback.schema import comparison_answers, comparisons, opinions, posts
 
@@ -28,7 +28,7 @@ def refuse_beyond_day(connection: sa.Connection, author: Author, caps: Caps) -> 
     if posts_of_day(connection, author.user, author.at) < caps.posts_per_day:
         return
     left_s = (_day(author.at) + timedelta(days=1) - author.at).total_seconds()
-    raise FeedbackRefusedError(
+    raise RequestRefusedError(
         f"{caps.posts_per_day} posts a day are taken from one user; the next day begins at 00:00 UTC",
         status=429,
         code="daily_cap_reached",
@@ -40,7 +40,7 @@ def refuse_beyond_answer(connection: sa.Connection, author: Author, answers: Seq
     """Raise if the user has said as much about one of the answers as is taken."""
     for response_id in answers:
         if _records_about(connection, author.user, response_id) >= caps.records_per_answer:
-            raise FeedbackRefusedError(
+            raise RequestRefusedError(
                 f"{caps.records_per_answer} records about one answer are taken from one user",
                 status=429,
                 code="answer_cap_reached",

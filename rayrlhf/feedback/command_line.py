@@ -129,9 +129,9 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
+    from rayrlhf.access.tokens import TokenFile
     from rayrlhf.feedback.database import folder_of
     from rayrlhf.feedback.store import open_store
-    from rayrlhf.feedback.tokens import TokenFile
 
     store = _store(arguments)
     # Tokens first: a request that comes in between must not write again what was just forgotten.
@@ -146,8 +146,8 @@ def _forget(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
+    from rayrlhf.access.tokens import TokenFile
     from rayrlhf.feedback.database import folder_of
-    from rayrlhf.feedback.tokens import TokenFile
 
     if not 0 < arguments.days <= 3650:
         raise ConfigError(f"--days {arguments.days:g}: more than 0 and at most 3650 are expected")

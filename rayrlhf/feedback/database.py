@@ -17,9 +17,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
+from rayrlhf.access.private_files import alone
 from rayrlhf.data.durable import make_folder
 from rayrlhf.errors import FeedbackStoreError
-from rayrlhf.feedback.private_files import alone
 from rayrlhf.feedback.schema import SCHEMA_VERSION, VERSION_TABLE
 
 BUSY_TIMEOUT_S = 30

@@ -16,20 +16,18 @@ from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, Json, ValidationError, model_validator
 
+from rayrlhf.access.strict import Name, Record, explain
 from rayrlhf.data.rows import RowError
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.errors import RequestRefusedError
 from rayrlhf.feedback.records import (
     MAX_ANSWERS,
     Answer,
     Author,
     Comparison,
     Correction,
-    Name,
-    Record,
     Thumb,
     Turn,
     digest,
-    explain,
 )
 from rayrlhf.feedback.signing import KeyRing
 
@@ -188,5 +186,5 @@ class RowReader:
     def _is_ours(self, response_id: str, messages: tuple[Turn, ...], text: str) -> bool:
         try:
             return self.keys.covers(response_id, messages, text)
-        except FeedbackRefusedError:
+        except RequestRefusedError:
             return False

@@ -10,44 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.access.strict import Name, Record, read_strictly, without_nul
 
-T = TypeVar("T")
 MAX_TEXT_CHARACTERS = 32_768
 MAX_ANSWERS = 9
 """InstructGPT's labellers ranked 4 to 9 answers (arXiv 2203.02155, section 3.5)."""
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("the character U+0000 is not text, and PostgreSQL cannot hold it")
-    return text
-
-
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), AfterValidator(_without_nul)]
-Note = Annotated[str, Field(max_length=4_000), AfterValidator(_without_nul)]
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), AfterValidator(without_nul)]
+Note = Annotated[str, Field(max_length=4_000), AfterValidator(without_nul)]
 FlagReason = Literal["harmful", "untrue", "private", "off_topic", "other"]
-
-
-class Record(BaseModel):
-    """Unknown keys are refused and values are not converted behind the sender's back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
 
 class Turn(Record):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Annotated[str, AfterValidator(_without_nul)]
+    content: Annotated[str, AfterValidator(without_nul)]
 
 
 class Answer(Record):
@@ -55,7 +40,7 @@ class Answer(Record):
 
     response_id: Name
     conversation: Annotated[tuple[Turn, ...], Field(min_length=1)]
-    text: Annotated[str, AfterValidator(_without_nul)]
+    text: Annotated[str, AfterValidator(without_nul)]
     """May be empty: a model can say nothing, and people judge that."""
     policy_version: Annotated[int, Field(ge=0)]
     model: Name
@@ -166,30 +151,12 @@ _COMPARISON = TypeAdapter(Comparison)
 
 def read_feedback(body: bytes | str) -> Thumb | Rating | Correction | Flag:
     """A post from JSON, or the one sentence that says what is wrong with it."""
-    return _read(_FEEDBACK, body)
+    return read_strictly(_FEEDBACK, body)
 
 
 def read_comparison(body: bytes | str) -> Comparison:
     """A comparison from JSON, or the one sentence that says what is wrong with it."""
-    return _read(_COMPARISON, body)
-
-
-def _read(adapter: TypeAdapter[T], body: bytes | str) -> T:
-    try:
-        return adapter.validate_json(body)
-    except ValidationError as error:
-        raise FeedbackRefusedError(explain(error), status=400, code="invalid_body") from None
-
-
-def explain(error: ValidationError) -> str:
-    """The first thing that is wrong, with its place and without what was sent."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "union_tag_invalid":
-        return f"kind: {first['ctx']['expected_tags']} is expected"
-    # The names of unknown keys are the sender's words too: only what looks like a name is repeated.
-    place = ".".join(str(part) for part in first["loc"] if re.fullmatch(r"\w{1,40}", str(part), re.ASCII))
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    return read_strictly(_COMPARISON, body)
 
 
 def task_key_of(response_ids: tuple[str, ...]) -> str:

@@ -13,12 +13,13 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from rayrlhf.errors import DataError, FeedbackRefusedError
+from rayrlhf.access.strict import explain
+from rayrlhf.access.tokens import TokenFile
+from rayrlhf.errors import DataError, RequestRefusedError
 from rayrlhf.feedback.database import folder_of
-from rayrlhf.feedback.records import Answer, Comparison, Correction, Flag, Rating, Receipt, Thumb, Turn, explain
+from rayrlhf.feedback.records import Answer, Comparison, Correction, Flag, Rating, Receipt, Thumb, Turn
 from rayrlhf.feedback.signing import KeyRing, open_keys
 from rayrlhf.feedback.store import FeedbackStore, open_store
-from rayrlhf.feedback.tokens import TokenFile
 from rayrlhf.types import Message
 
 
@@ -86,9 +87,9 @@ class FeedbackService:
         for response_id in response_ids:
             answer = self.store.answer(response_id)
             if answer is None:
-                raise FeedbackRefusedError("no such answer is stored", status=404, code="unknown_response")
+                raise RequestRefusedError("no such answer is stored", status=404, code="unknown_response")
             if not self.keys.covers(response_id, answer.conversation, answer.text):
-                raise FeedbackRefusedError(
+                raise RequestRefusedError(
                     "response_id: signed for another text than the one that is stored under it",
                     status=409,
                     code="response_mismatch",

@@ -23,10 +23,11 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from rayrlhf.access.private_files import alone, read_private, replace_private
+from rayrlhf.access.strict import Record, explain
 from rayrlhf.data.durable import make_folder, sync_folder
-from rayrlhf.errors import FeedbackRefusedError, FeedbackStoreError
-from rayrlhf.feedback.private_files import alone, read_private, replace_private
-from rayrlhf.feedback.records import Record, Turn, explain
+from rayrlhf.errors import FeedbackStoreError, RequestRefusedError
+from rayrlhf.feedback.records import Turn
 from rayrlhf.runtime.environment import feedback_keys
 
 _NONCE_BYTES = 16
@@ -159,5 +160,5 @@ def _encode(data: bytes) -> str:
     return urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def _refused(what: str) -> FeedbackRefusedError:
-    return FeedbackRefusedError(f"response_id: {what}", status=400, code="invalid_response_id")
+def _refused(what: str) -> RequestRefusedError:
+    return RequestRefusedError(f"response_id: {what}", status=400, code="invalid_response_id")

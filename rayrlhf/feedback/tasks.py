@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.errors import RequestRefusedError
 from rayrlhf.feedback.reading import answer_of
 from rayrlhf.feedback.records import MAX_ANSWERS, Answer, Author, Turn, digest, task_key_of
 from rayrlhf.feedback.schema import answers, comparison_answers, comparisons, task_answers, tasks
@@ -55,7 +55,7 @@ def find_set(connection: sa.Connection, author: Author, count: int, settings: Ta
     """The best answers to show; none if every set of them is judged by the author or leased to them."""
     if not 2 <= count <= MAX_ANSWERS:
         message = f"answers: 2 to {MAX_ANSWERS} are expected, found {count}"
-        raise FeedbackRefusedError(message, status=400, code="invalid_parameter")
+        raise RequestRefusedError(message, status=400, code="invalid_parameter")
     taken = _taken(connection, author)
     for conversation_key in _conversations(connection, count, author, settings):
         chosen = _choose(connection, conversation_key, count, taken)

@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.errors import RequestRefusedError
 from rayrlhf.feedback.caps import Caps, refuse_beyond_answer, refuse_beyond_day
 from rayrlhf.feedback.records import Author, Comparison, Correction, Flag, Post, Rating, Receipt, Thumb
 from rayrlhf.feedback.schema import answers, comparison_answers, comparisons, opinions, posts, task_answers, tasks
@@ -44,7 +44,7 @@ class VoteWriter:
         earlier = self.connection.execute(sa.select(posts).filter_by(**key)).one_or_none()
         if earlier is not None:
             if earlier.content_digest != post.content_digest:
-                raise FeedbackRefusedError(
+                raise RequestRefusedError(
                     "idempotency_key: it was used for another post; a new one is expected for a new post",
                     status=409,
                     code="idempotency_key_reused",
@@ -69,7 +69,7 @@ class VoteWriter:
 
     def _comparison(self, post: Comparison) -> Receipt:
         if len(set(self._conversation_of(post.response_ids))) > 1:
-            raise FeedbackRefusedError(
+            raise RequestRefusedError(
                 "response_ids: answers to the same conversation are expected", status=400, code="different_prompts"
             )
         self._check_task(post)
@@ -118,7 +118,7 @@ class VoteWriter:
         query = columns.where(answers.c.response_id.in_(response_ids), ~answers.c.erased)
         found = {row.response_id: row.conversation_key for row in self.connection.execute(query)}
         if len(found) < len(response_ids):
-            raise FeedbackRefusedError("no such answer is stored", status=404, code="unknown_response")
+            raise RequestRefusedError("no such answer is stored", status=404, code="unknown_response")
         return list(found.values())
 
     def _check_task(self, post: Comparison) -> None:
@@ -129,10 +129,10 @@ class VoteWriter:
         mine = mine.where(tasks.c.id == post.task_id, tasks.c.user_id == self.author.user)
         shown = self.connection.execute(mine.order_by(task_answers.c.position)).scalars().all()
         if not shown:
-            raise FeedbackRefusedError("task_id: this user has no such task", status=404, code="unknown_task")
+            raise RequestRefusedError("task_id: this user has no such task", status=404, code="unknown_task")
         if tuple(shown) != post.response_ids:
             message = "response_ids: the task's answers are expected, in the order in which they were shown"
-            raise FeedbackRefusedError(message, status=409, code="task_mismatch")
+            raise RequestRefusedError(message, status=409, code="task_mismatch")
 
 
 def _values(post: Thumb | Rating | Correction | Flag) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "rayrlhf"
 LAYERS = {
     "types": 0, "role_types": 0, "errors": 0, "config": 0,
-    "algorithms": 1, "data": 1, "observability": 1,
+    "algorithms": 1, "data": 1, "observability": 1, "access": 1,
     "engines": 2, "weight_sync": 2, "runtime": 2, "rewards": 2, "feedback": 2,
     "roles": 3, "loop": 4, "stages": 4, "report": 4, "serving": 5, "jobs": 5, "quickstart": 5, "cli": 5, "__init__": 0,
 }  # fmt: skip
@@ -53,8 +53,8 @@ def test_the_report_knows_neither_torch_nor_ray():
         assert not {name.split(".")[0] for name in imports_of(file)} & HEAVY, file
 
 
-def test_feedback_knows_neither_torch_nor_ray():
-    for file in (PACKAGE / "feedback").rglob("*.py"):
+def test_feedback_and_access_know_neither_torch_nor_ray():
+    for file in [*(PACKAGE / "feedback").rglob("*.py"), *(PACKAGE / "access").rglob("*.py")]:
         assert not {name.split(".")[0] for name in imports_of(file)} & HEAVY, file
 
 

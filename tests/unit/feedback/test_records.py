@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.errors import RequestRefusedError
 from rayrlhf.feedback.records import read_comparison, read_feedback
 
 THUMB = {"kind": "thumb", "value": "up", "response_id": "r", "idempotency_key": "k"}
@@ -28,20 +28,20 @@ PAIR = {"response_ids": ["a", "b"], "ranks": [1, 2], "idempotency_key": "k"}
     ],
 )
 def test_a_wrong_vote_is_refused_with_its_key(change, complaint):
-    with pytest.raises(FeedbackRefusedError, match=complaint):
+    with pytest.raises(RequestRefusedError, match=complaint):
         read_feedback(json.dumps(THUMB | change))
 
 
 @pytest.mark.parametrize("missing", ["kind", "value", "response_id", "idempotency_key"])
 def test_every_key_of_a_vote_is_needed(missing):
-    with pytest.raises(FeedbackRefusedError):
+    with pytest.raises(RequestRefusedError):
         read_feedback(json.dumps({name: value for name, value in THUMB.items() if name != missing}))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b'"text"', b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}'])
 def test_what_is_no_json_object_is_refused(body):
     for read in (read_feedback, read_comparison):
-        with pytest.raises(FeedbackRefusedError):
+        with pytest.raises(RequestRefusedError):
             read(body)
 
 
@@ -61,7 +61,7 @@ def test_what_is_no_json_object_is_refused(body):
     ],
 )
 def test_a_wrong_comparison_is_refused_with_its_key(change, complaint):
-    with pytest.raises(FeedbackRefusedError, match=complaint):
+    with pytest.raises(RequestRefusedError, match=complaint):
         read_comparison(json.dumps(PAIR | change))
 
 
@@ -73,6 +73,6 @@ def test_ties_may_skip_ranks_or_not(ranks):
 
 def test_what_is_wrong_does_not_repeat_what_was_sent():
     for change in ({"value": "<script>"}, {"kind": "<script>"}, {"<script>": 1}):
-        with pytest.raises(FeedbackRefusedError) as refused:
+        with pytest.raises(RequestRefusedError) as refused:
             read_feedback(json.dumps(THUMB | change))
         assert "script" not in str(refused.value)

@@ -7,8 +7,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from rayrlhf.access.door import Door
+from rayrlhf.access.limits import Limits, RateLimiter
 from rayrlhf.feedback.caps import Caps
-from rayrlhf.feedback.limits import Limits, RateLimiter
 from rayrlhf.feedback.routes import feedback_router
 from tests.unit.feedback.people import Clock, ask, key, service_at
 
@@ -48,8 +49,9 @@ def people(service):
 
 
 def callers(service, limits=None):
+    door = Door(service.tokens, limits or Limits(burst=1_000), service.store.clock)
     app = FastAPI()
-    app.include_router(feedback_router(service, limits or Limits(burst=1_000)))
+    app.include_router(feedback_router(service, door))
     tokens = {role: service.tokens.issue(f"the {role}", role, 36_500) for role in ("user", "labeller", "admin")}
     return {role: Caller(app, token) for role, token in tokens.items()} | {"nobody": Caller(app, None)}
 
@@ -203,7 +205,7 @@ def test_a_body_is_not_read_beyond_the_cap(sqlite_service):
 async def _send_forever(service):
     """An ASGI client whose body never ends; how many chunks were taken."""
     app = FastAPI()
-    app.include_router(feedback_router(service, Limits(body_bytes=1_000)))
+    app.include_router(feedback_router(service, Door(service.tokens, Limits(body_bytes=1_000), service.store.clock)))
     token = service.tokens.issue("ada", "user", 36_500)
     headers = [(b"authorization", f"Bearer {token}".encode())]
     scope = {"type": "http", "method": "POST", "path": "/v1/feedback", "raw_path": b"", "query_string": b"",
@@ -226,7 +228,11 @@ async def _send_forever(service):
 def test_a_body_that_does_not_arrive_is_408(sqlite_service):
     async def slow():
         app = FastAPI()
-        app.include_router(feedback_router(sqlite_service, Limits(body_timeout_s=0.05)))
+        app.include_router(
+            feedback_router(
+                sqlite_service, Door(sqlite_service.tokens, Limits(body_timeout_s=0.05), sqlite_service.store.clock)
+            )
+        )
         token = sqlite_service.tokens.issue("ada", "user", 36_500)
         scope = {"type": "http", "method": "POST", "path": "/v1/feedback", "raw_path": b"", "query_string": b"",
                  "headers": [(b"authorization", f"Bearer {token}".encode())], "http_version": "1.1",

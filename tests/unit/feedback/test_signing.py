@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayrlhf.errors import FeedbackRefusedError, FeedbackStoreError
+from rayrlhf.errors import FeedbackStoreError, RequestRefusedError
 from rayrlhf.feedback.records import Turn
 from rayrlhf.feedback.signing import KeyRing, SigningKey, open_keys, rotate_keys
 from tests.unit.feedback.people import ask, thumb
@@ -41,13 +41,13 @@ def test_no_single_changed_character_is_accepted(ring):
     for place, given_character in enumerate(response_id):
         for other in (*ALPHABET, ".", "=", " ", "\n", "é"):
             if other != given_character:
-                with pytest.raises(FeedbackRefusedError):
+                with pytest.raises(RequestRefusedError):
                     ring.policy_version(response_id[:place] + other + response_id[place + 1 :])
 
 
 @pytest.mark.parametrize("forged", ["", "rsp1", "a.b.c.d.e", "rsp1.k1." + "A" * 32 + "." + "A" * 43 + "." + "A" * 43])
 def test_what_is_no_id_is_refused_with_a_reason(ring, forged):
-    with pytest.raises(FeedbackRefusedError, match="response_id: ") as refused:
+    with pytest.raises(RequestRefusedError, match="response_id: ") as refused:
         ring.policy_version(forged)
     assert (refused.value.status, refused.value.code) == (400, "invalid_response_id")
 
@@ -55,13 +55,13 @@ def test_what_is_no_id_is_refused_with_a_reason(ring, forged):
 def test_neither_padding_nor_a_line_end_makes_another_valid_id(ring):
     response_id = ring.sign(TURNS, "Because.", 7)
     for more in ("\n", "=", " ", ".A"):
-        with pytest.raises(FeedbackRefusedError):
+        with pytest.raises(RequestRefusedError):
             ring.policy_version(response_id + more)
 
 
 def test_another_key_with_the_same_name_signs_other_ids(ring):
     other = KeyRing((SigningKey(id="k1", secret="cd" * 32),))
-    with pytest.raises(FeedbackRefusedError, match="not signed by this service"):
+    with pytest.raises(RequestRefusedError, match="not signed by this service"):
         ring.policy_version(other.sign(TURNS, "Because.", 7))
 
 
@@ -75,7 +75,7 @@ def test_a_signed_id_is_for_the_text_that_is_stored_under_it(sqlite_service):
     [answer] = ask(service, "Why?", "Because.")
     with service.store.database.write("x") as connection:
         connection.exec_driver_sql("UPDATE feedback_answers SET text = 'Another text.'")
-    with pytest.raises(FeedbackRefusedError, match="another text") as refused:
+    with pytest.raises(RequestRefusedError, match="another text") as refused:
         service.feedback(thumb(answer), "ada")
     assert refused.value.code == "response_mismatch"
 
@@ -109,7 +109,7 @@ def test_an_id_of_a_key_that_was_taken_out_is_refused(tmp_path):
     old = open_keys(path).sign(TURNS, "Because.", 3)
     new = rotate_keys(path).keys[0]
     path.write_text(json.dumps([new.model_dump()]))
-    with pytest.raises(FeedbackRefusedError, match="no longer has"):
+    with pytest.raises(RequestRefusedError, match="no longer has"):
         open_keys(path).policy_version(old)
 
 

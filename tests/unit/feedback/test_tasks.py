@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.errors import RequestRefusedError
 from rayrlhf.feedback.schema import task_answers, tasks
 from rayrlhf.feedback.tasks import TaskSettings
 from tests.unit.feedback.people import ask, ranking, service_at
@@ -115,21 +115,21 @@ def test_another_seed_is_another_order(tmp_path, clock):
 
 def test_a_task_is_answered_by_whom_it_was_given_to(service):
     ask(service, "Why?", "1", "2")
-    with pytest.raises(FeedbackRefusedError, match="no such task"):
+    with pytest.raises(RequestRefusedError, match="no such task"):
         judge(service, service.store.next_task("ada"), "bob")
 
 
 def test_a_task_is_answered_in_the_order_in_which_it_was_shown(service):
     ask(service, "Why?", "1", "2")
     task = service.store.next_task("ada")
-    with pytest.raises(FeedbackRefusedError, match="order in which they were shown") as refused:
+    with pytest.raises(RequestRefusedError, match="order in which they were shown") as refused:
         service.comparison(ranking(ids(task)[::-1], [1, 2], task_id=task.id), "ada")
     assert refused.value.status == 409
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 10])
 def test_a_task_has_two_to_nine_answers(service, count):
-    with pytest.raises(FeedbackRefusedError, match="2 to 9"):
+    with pytest.raises(RequestRefusedError, match="2 to 9"):
         service.store.next_task("ada", count)
 
 

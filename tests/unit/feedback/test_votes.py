@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.errors import RequestRefusedError
 from rayrlhf.feedback.caps import Caps
 from rayrlhf.feedback.schema import comparisons, opinions, posts
 from tests.unit.feedback.people import ask, correction, flag, ranking, rating, service_at, thumb
@@ -32,7 +32,7 @@ def test_the_same_key_of_two_users_is_two_posts(service):
 def test_a_key_that_was_used_for_another_post_is_refused(service):
     [answer] = ask(service, "Why?", "Because.")
     service.feedback(thumb(answer, "up", idempotency_key="once"), "ada")
-    with pytest.raises(FeedbackRefusedError, match="idempotency_key") as refused:
+    with pytest.raises(RequestRefusedError, match="idempotency_key") as refused:
         service.feedback(thumb(answer, "down", idempotency_key="once"), "ada")
     assert refused.value.status == 409
 
@@ -108,7 +108,7 @@ def test_the_order_in_which_answers_were_shown_is_kept(service):
 
 def test_answers_to_two_prompts_are_not_compared(service):
     [a], [b] = ask(service, "Why?", "Because."), ask(service, "How?", "So.")
-    with pytest.raises(FeedbackRefusedError, match="same conversation"):
+    with pytest.raises(RequestRefusedError, match="same conversation"):
         service.comparison(ranking([a, b], [1, 2]), "ada")
 
 
@@ -143,7 +143,7 @@ def test_a_day_takes_so_many_posts_of_one_user(store_url, tmp_path, clock):
         answers = ask(service, "Why?", *"abcd")
         for answer in answers[:3]:
             service.feedback(thumb(answer), "ada")
-        with pytest.raises(FeedbackRefusedError, match="3 posts a day") as refused:
+        with pytest.raises(RequestRefusedError, match="3 posts a day") as refused:
             service.feedback(thumb(answers[3]), "ada")
         assert (refused.value.status, refused.value.code) == (429, "daily_cap_reached")
         assert refused.value.retry_after_s == 12 * 3600 + 1
@@ -166,7 +166,7 @@ def test_one_answer_takes_so_many_records_of_one_user(store_url, tmp_path, clock
         service.comparison(ranking([a, b], [1, 2]), "ada")
         service.feedback(thumb(a, "up"), "ada")
         service.feedback(thumb(a, "down"), "ada")
-        with pytest.raises(FeedbackRefusedError) as refused:
+        with pytest.raises(RequestRefusedError) as refused:
             service.feedback(thumb(a, "up"), "ada")
         assert refused.value.code == "answer_cap_reached"
         service.feedback(thumb(b, "up"), "ada")
@@ -179,7 +179,7 @@ def test_threads_do_not_get_past_the_cap_together(store_url, tmp_path, clock):
         def post(answer):
             try:
                 return service.feedback(thumb(answer), "ada").is_new
-            except FeedbackRefusedError:
+            except RequestRefusedError:
                 return False
 
         with ThreadPoolExecutor(12) as pool:
@@ -189,6 +189,6 @@ def test_threads_do_not_get_past_the_cap_together(store_url, tmp_path, clock):
 def test_feedback_about_an_answer_that_was_never_stored_is_refused(service):
     turns = service.store.answer(ask(service, "Why?", "Because.")[0]).conversation
     signed = service.keys.sign(turns, "Never given.", 1)
-    with pytest.raises(FeedbackRefusedError, match="no such answer") as refused:
+    with pytest.raises(RequestRefusedError, match="no such answer") as refused:
         service.feedback(thumb(signed), "ada")
     assert refused.value.status == 404

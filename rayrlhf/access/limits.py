@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
-from rayrlhf.errors import FeedbackRefusedError
+from rayrlhf.errors import RequestRefusedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                     raise _too_large(limits)
     except TimeoutError:
         message = f"the body did not arrive within {limits.body_timeout_s:g} s"
-        raise FeedbackRefusedError(message, status=408, code="body_timeout") from None
+        raise RequestRefusedError(message, status=408, code="body_timeout") from None
     except ClientDisconnect:
-        raise FeedbackRefusedError("the client has gone", status=400, code="client_disconnected") from None
+        raise RequestRefusedError("the client has gone", status=400, code="client_disconnected") from None
     return bytes(body)
 
 
@@ -71,8 +71,8 @@ class RateLimiter:
         if not is_allowed:
             wait_s = math.ceil((1 - left) / self._per_s)
             message = f"too many requests; the next one is welcome in {wait_s} s"
-            raise FeedbackRefusedError(message, status=429, code="rate_limited", retry_after_s=wait_s)
+            raise RequestRefusedError(message, status=429, code="rate_limited", retry_after_s=wait_s)
 
 
-def _too_large(limits: Limits) -> FeedbackRefusedError:
-    return FeedbackRefusedError(f"at most {limits.body_bytes} bytes are taken", status=413, code="body_too_large")
+def _too_large(limits: Limits) -> RequestRefusedError:
+    return RequestRefusedError(f"at most {limits.body_bytes} bytes are taken", status=413, code="body_too_large")

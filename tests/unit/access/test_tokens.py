@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rayrlhf.errors import FeedbackRefusedError, FeedbackStoreError
-from rayrlhf.feedback.tokens import TokenFile, require_role
+from rayrlhf.access.tokens import TokenFile, require_role
+from rayrlhf.errors import FeedbackStoreError, RequestRefusedError
 
 NOW = datetime.now(UTC)
 
@@ -27,7 +27,7 @@ def test_an_unknown_and_an_expired_token_cannot_be_told_apart(tokens):
     given = tokens.issue("ada", "user", 1)
     messages = set()
     for token, now in ((given, NOW + timedelta(days=2)), ("rf-unknown", NOW), (given[:-1], NOW), ("é", NOW)):
-        with pytest.raises(FeedbackRefusedError) as refused:
+        with pytest.raises(RequestRefusedError) as refused:
             tokens.authenticate(f"Bearer {token}", now)
         messages.add((str(refused.value), refused.value.status, refused.value.code))
     assert messages == {("the token is not valid", 401, "invalid_token")}
@@ -35,7 +35,7 @@ def test_an_unknown_and_an_expired_token_cannot_be_told_apart(tokens):
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer  ", "Basic abc", "rf-abc"])
 def test_no_token_is_401(tokens, header):
-    with pytest.raises(FeedbackRefusedError) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         tokens.authenticate(header, NOW)
     assert (refused.value.status, refused.value.code) == (401, "missing_token")
 
@@ -43,7 +43,7 @@ def test_no_token_is_401(tokens, header):
 def test_roles_include_those_below(tokens):
     labeller = tokens.authenticate(f"Bearer {tokens.issue('ada', 'labeller', 1)}", NOW)
     require_role(labeller, "user"), require_role(labeller, "labeller")
-    with pytest.raises(FeedbackRefusedError) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         require_role(labeller, "admin")
     assert refused.value.status == 403
 
@@ -55,7 +55,7 @@ def test_issuing_and_revoking_is_seen_at_once(tokens):
     second = tokens.issue("bob", "user", 1)
     seen_by_the_service.authenticate(f"Bearer {second}", NOW)
     assert tokens.revoke("ada") == 1
-    with pytest.raises(FeedbackRefusedError):
+    with pytest.raises(RequestRefusedError):
         seen_by_the_service.authenticate(f"Bearer {first}", NOW)
     seen_by_the_service.authenticate(f"Bearer {second}", NOW)
 

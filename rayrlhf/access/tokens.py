@@ -16,9 +16,9 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
-from rayrlhf.errors import FeedbackRefusedError, FeedbackStoreError
-from rayrlhf.feedback.private_files import alone, read_private, replace_private
-from rayrlhf.feedback.records import Name, Record, explain
+from rayrlhf.access.private_files import alone, read_private, replace_private
+from rayrlhf.access.strict import Name, Record, explain
+from rayrlhf.errors import FeedbackStoreError, RequestRefusedError
 
 Role = Literal["user", "labeller", "admin"]
 ROLES: tuple[Role, ...] = ("user", "labeller", "admin")
@@ -109,5 +109,5 @@ def _hash(given: str) -> str:
     return hashlib.sha256(given.encode()).hexdigest()
 
 
-def _refused(message: str, status: int, code: str) -> FeedbackRefusedError:
-    return FeedbackRefusedError(message, status=status, code=code)
+def _refused(message: str, status: int, code: str) -> RequestRefusedError:
+    return RequestRefusedError(message, status=status, code=code)
