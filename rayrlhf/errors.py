@@ -54,6 +54,10 @@ class RequestRefusedError(InputError):
         self.status, self.code, self.retry_after_s = status, code, retry_after_s
 
 
+class ReleaseError(InputError):
+    """A policy cannot be put out: not a model, damaged, or not the service's."""
+
+
 class RunError(RayRLHFError):
     """The run failed although its input was right."""
 

@@ -59,7 +59,7 @@ class _Api:
         if not (count.isascii() and count.isdecimal() and len(count) < 4):
             raise RequestRefusedError("answers: a whole number is expected", 400, "invalid_parameter")
         task = await run_in_threadpool(self.service.store.next_task, token.user, int(count))
-        return Response(status_code=204, headers=HEADERS) if task is None else answer_json(_shown(task))
+        return Response(status_code=204, headers=HEADERS) if task is None else answer_json(show_task(task))
 
     async def progress(self, request: Request) -> JSONResponse:
         """What the caller has done."""
@@ -79,7 +79,8 @@ def _stored(kind: str, receipt: Receipt) -> JSONResponse:
     return answer_json(content, status=201 if receipt.is_new else 200)
 
 
-def _shown(task: LabellingTask) -> dict[str, Any]:
+def show_task(task: LabellingTask) -> dict[str, Any]:
+    """A task as a client gets it."""
     return {
         "object": "task",
         "task_id": task.id,

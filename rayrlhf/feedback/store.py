@@ -7,7 +7,7 @@ A call that writes returns when what it wrote is on disk. All calls block: an ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from rayrlhf.feedback.privacy import Forgotten, forget
 from rayrlhf.feedback.reading import Snapshot, answer_of, read_snapshot
 from rayrlhf.feedback.records import Answer, Author, Comparison, Correction, Flag, Rating, Receipt, Thumb
 from rayrlhf.feedback.schema import answers, comparisons, opinions, tasks
-from rayrlhf.feedback.tasks import LabellingTask, TaskSettings, find_set, lease
+from rayrlhf.feedback.tasks import LabellingTask, TaskSettings, answers_of, find_set, is_taken, lease
 from rayrlhf.feedback.votes import VoteWriter
 
 
@@ -86,9 +86,15 @@ class FeedbackStore:
             if chosen is None:
                 return None
             with self.database.write(user) as connection:
-                task = lease(connection, author, chosen, self.tasks)
-            if task is not None:
-                return task
+                if not is_taken(connection, author, chosen):
+                    return lease(connection, author, chosen, self.tasks)
+
+    def lease_answers(self, user: str, response_ids: Sequence[str]) -> LabellingTask:
+        """These answers to one conversation as a task of this user; leased again if it was one already."""
+        author = Author(user, self.clock())
+        with self.database.write(user) as connection:
+            chosen = answers_of(connection, response_ids)
+            return lease(connection, author, chosen, self.tasks)
 
     def progress(self, user: str) -> Progress:
         """What a user has done."""

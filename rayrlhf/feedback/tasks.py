@@ -64,13 +64,25 @@ def find_set(connection: sa.Connection, author: Author, count: int, settings: Ta
     return None
 
 
-def lease(
-    connection: sa.Connection, author: Author, chosen: Sequence[Answer], settings: TaskSettings
-) -> LabellingTask | None:
-    """Lease the answers to the author; none if another tab was faster."""
+def answers_of(connection: sa.Connection, response_ids: Sequence[str]) -> list[Answer]:
+    """2 to 9 answers to the same conversation."""
+    query = sa.select(answers).where(answers.c.response_id.in_(response_ids), ~answers.c.erased)
+    found = {row.response_id: answer_of(row) for row in connection.execute(query)}
+    chosen = [found[response_id] for response_id in response_ids if response_id in found]
+    if len(chosen) != len(response_ids) or len({answer.conversation_key for answer in chosen}) != 1:
+        message = "answers of this service to the same conversation are expected"
+        raise RequestRefusedError(message, status=404, code="unknown_response")
+    return chosen
+
+
+def is_taken(connection: sa.Connection, author: Author, chosen: Sequence[Answer]) -> bool:
+    """Whether another tab was faster."""
+    return task_key_of(tuple(answer.response_id for answer in chosen)) in _taken(connection, author)
+
+
+def lease(connection: sa.Connection, author: Author, chosen: Sequence[Answer], settings: TaskSettings) -> LabellingTask:
+    """Lease the answers to the author."""
     key = task_key_of(tuple(answer.response_id for answer in chosen))
-    if key in _taken(connection, author):
-        return None
     until = author.at + timedelta(seconds=settings.lease_s)
     task_id = connection.execute(sa.select(tasks.c.id).filter_by(user_id=author.user, task_key=key)).scalar()
     if task_id is None:

@@ -85,3 +85,15 @@ def vllm_variables(
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
     } | ({"TORCHDYNAMO_DISABLE": "1"} if eager else {})
+
+
+def serving_variables(threads: int, kv_cache_gib: int) -> dict[str, str]:
+    """vLLM's settings in a replica of a service. Replicas do not know of each other, so no cores are bound."""
+    return quiet_process(threads) | {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TORCHDYNAMO_DISABLE": "1",
+    }

@@ -1,7 +1,6 @@
 """The receiving end of a weight push, inside each vLLM worker process.
 
-    start ──▶ layers on meta ──▶ buckets: broadcast, digest, expected response, load ──▶ finish: process, packed head
-          ──▶ prove: each layer's own kernel answers the probe vector as the sent weight does
+    start ──▶ layers on meta ──▶ buckets: broadcast, load ──▶ finish ──▶ prove (see `loading.py`)
 
 Runs on vLLM's weight-transfer protocol; knows nothing of Ray or DeepSpeed.
 """
@@ -12,19 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
-from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.model_executor.model_loader.reload.layerwise import _place_kernel_tensors, get_layerwise_info
 
 from rayrlhf.engines.tensor_spec import TensorSpec, cut_buckets, unpack
-from rayrlhf.weight_sync.digests import digest, response
-from rayrlhf.weight_sync.layer_proof import layer_deviation
+from rayrlhf.weight_sync.loading import LayerwiseLoad
 from rayrlhf.weight_sync.transfer_group import TransferGroup, TransferRendezvous
 
 
@@ -57,8 +51,7 @@ class BroadcastWeightTransferEngine(WeightTransferEngine[BroadcastInitInfo, Broa
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._group: TransferGroup | None = None
-        self.digests: dict[str, int] = {}
-        self.expected: dict[str, torch.Tensor] = {}
+        self.load: LayerwiseLoad | None = None
 
     def init_transfer_engine(self, init_info: BroadcastInitInfo) -> None:
         """Join the transfer group; blocks until the sender and all engines are there or the deadline passes."""
@@ -68,8 +61,8 @@ class BroadcastWeightTransferEngine(WeightTransferEngine[BroadcastInitInfo, Broa
 
     def start_weight_update(self) -> None:
         """Put every layer on meta and wait for its weights."""
-        self.digests, self.expected = {}, {}
-        initialize_layerwise_reload(self.model)
+        self.load = LayerwiseLoad(self.model, self.model_config)
+        self.load.begin()
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Receive and load one push (the base class would synchronise an accelerator that a CPU has not got)."""
@@ -77,8 +70,8 @@ class BroadcastWeightTransferEngine(WeightTransferEngine[BroadcastInitInfo, Broa
 
     def receive_weights(self, update_info: BroadcastUpdateInfo) -> None:
         """All buckets of one push, in the sender's order."""
-        if self._group is None:
-            raise RuntimeError("update_weights before init_weight_transfer_engine")
+        if self._group is None or self.load is None:
+            raise RuntimeError("update_weights before init_weight_transfer_engine and start_weight_update")
         specs = [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in update_info.specs]
         self._group.begin(update_info.timeout_s)
         buckets = cut_buckets(specs, update_info.bucket_bytes)
@@ -88,9 +81,7 @@ class BroadcastWeightTransferEngine(WeightTransferEngine[BroadcastInitInfo, Broa
             flat = torch.empty(size, dtype=torch.uint8, device=self.device)
             self._group.broadcast(flat)
             for name, tensor in unpack(bucket, flat):
-                self.digests[name] = digest(tensor)
-                self.expected[name] = response(tensor)
-                self.model.load_weights([(name, tensor)])
+                self.load.add(name, tensor)
 
     def abort(self) -> None:
         """Leave a push that failed: put back what was not replaced, so that the next push can start from any state.
@@ -98,54 +89,18 @@ class BroadcastWeightTransferEngine(WeightTransferEngine[BroadcastInitInfo, Broa
         The model may hold parts of two versions now; it stays paused until a whole push has gone through.
         """
         self._group = None
-        self.digests, self.expected = {}, {}
-        for layer in self.model.modules():
-            info = get_layerwise_info(layer)
-            if info.can_load() and info.kernel_tensors is not None:
-                _place_kernel_tensors(layer, info)
-            info.reset()
+        if self.load is not None:
+            self.load.abandon()
+            self.load = None
 
     def finish_weight_update(self) -> None:
-        """Process what was loaded, then the head: a reload leaves a tied head's packed copy stale."""
-        finalize_layerwise_reload(self.model, self.model_config)
-        for layer in self.model.modules():
-            if isinstance(layer, ParallelLMHead) and self._is_tied(layer):
-                layer.quant_method.process_weights_after_loading(layer)
-
-    def deviations(self) -> dict[str, float]:
-        """Largest relative deviation of each layer's own answer from that of the weights that were sent."""
-        modules = dict(self.model.named_modules())
-        stacked = getattr(self.model, "packed_modules_mapping", {}) or {}
-        found: dict[str, float] = {}
-        for path, layer in modules.items():
-            sources = _sources(path, layer, stacked, self.expected)
-            if sources is not None:
-                found[path] = layer_deviation(layer, sources, self.model_config.dtype)
-        return found
+        """Process what was loaded."""
+        assert self.load is not None
+        self.load.finish()
 
     def shutdown(self) -> None:
         """Leave the group."""
         self._group = None
-
-    def _is_tied(self, head: nn.Module) -> bool:
-        return bool(getattr(self.model_config.hf_config, "tie_word_embeddings", False))
-
-
-def _sources(
-    path: str, layer: nn.Module, stacked: dict[str, list[str]], expected: dict[str, torch.Tensor]
-) -> list[torch.Tensor] | None:
-    """The expected responses of the weights that make up this layer; None for a layer without a weight of its own."""
-    parent, _, leaf = path.rpartition(".")
-    prefix = f"{parent}." if parent else ""
-    names = [f"{prefix}{part}.weight" for part in stacked.get(leaf, [leaf])]
-    if all(name in expected for name in names):
-        return [expected[name] for name in names]
-    if isinstance(layer, ParallelLMHead):
-        embeddings = [t for name, t in expected.items() if name.endswith(("embed_tokens.weight", "wte.weight"))]
-        return embeddings[:1] or None
-    if isinstance(layer, VocabParallelEmbedding) and f"{path}.weight" in expected:
-        return [expected[f"{path}.weight"]]
-    return None
 
 
 class WorkerExtension:
@@ -161,8 +116,8 @@ class WorkerExtension:
 
     def received_digests(self) -> dict[str, int]:
         """Digests of the tensors of the last push, as they arrived."""
-        return self.weight_transfer_engine.digests
+        return load.digests if (load := self.weight_transfer_engine.load) is not None else {}
 
     def weight_deviations(self) -> dict[str, float]:
-        """See `BroadcastWeightTransferEngine.deviations`."""
-        return self.weight_transfer_engine.deviations()
+        """See `LayerwiseLoad.deviations`."""
+        return load.deviations() if (load := self.weight_transfer_engine.load) is not None else {}

@@ -140,3 +140,19 @@ def test_progress_counts_open_tasks_until_they_are_answered(service):
     judge(service, task, "ada")
     progress = service.store.progress("ada")
     assert (progress.tasks_open, progress.comparisons, progress.posts_today) == (0, 1, 1)
+
+
+def test_new_answers_are_leased_to_the_one_who_asked_in_an_order_that_is_kept(service):
+    answers = ask(service, "Why?", *(str(n) for n in range(6)))
+    task = service.store.lease_answers("ada", answers)
+    assert sorted(ids(task)) == sorted(answers)
+    assert ids(service.store.lease_answers("ada", answers[::-1])) == ids(task)
+    judge(service, task, "ada")
+    assert service.store.next_task("bob", 6) is not None
+
+
+def test_only_answers_that_are_there_and_belong_together_are_leased(service):
+    mixed = [*ask(service, "Why?", "1"), *ask(service, "How?", "1")]
+    for wrong in (mixed, [mixed[0], "unknown"]):
+        with pytest.raises(RequestRefusedError, match="same conversation"):
+            service.store.lease_answers("ada", wrong)

@@ -1,0 +1,72 @@
+"""The policies that serve, as the ingress reaches them: Serve handles, sticky users, Serve's failures by our names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, cast
+
+from ray import serve
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+from ray.serve.handle import DeploymentHandle
+
+from rayrlhf.errors import RequestRefusedError
+from rayrlhf.serving.answering import ReplicaLostError
+from rayrlhf.serving.policy_app import DEPLOYMENT, app_name
+from rayrlhf.serving.releases import Serving, Slot
+
+_LOST = (RayActorError, RequestCancelledError, DeploymentUnavailableError)
+
+
+class ServedPolicies:
+    """Implements `answering.Policies`."""
+
+    def __init__(self) -> None:
+        self._primary: Serving | None = None
+        self._canary: Serving | None = None
+        self._handles: dict[str, DeploymentHandle[Any]] = {}
+
+    def route(self, primary: Serving, canary: Serving | None) -> None:
+        """Send users here from now on."""
+        self._primary, self._canary = primary, canary
+
+    @property
+    def slots(self) -> Sequence[str]:
+        """See `Policies`."""
+        return [serving.slot for serving in (self._primary, self._canary) if serving is not None]
+
+    def slot_of(self, user: str) -> str:
+        """A share of the users, drawn anew for each canary, gets the canary."""
+        assert self._primary is not None
+        canary = self._canary
+        if canary is not None and _draw(f"{canary.version}:{user}") < canary.share:
+            return canary.slot
+        return self._primary.slot
+
+    async def parts(self, kind: str, body: Mapping[str, Any], slot: str) -> AsyncIterator[Any]:
+        """See `Policies`. A slot that was given up meanwhile is the primary's."""
+        assert self._primary is not None
+        chosen = slot if slot in self.slots else self._primary.slot
+        try:
+            async for part in self._handle(chosen).answer.remote(kind, dict(body)):
+                yield part
+        except BackPressureError as error:
+            raise RequestRefusedError("too many requests are waiting", 503, "overloaded", retry_after_s=2) from error
+        except _LOST as error:
+            raise ReplicaLostError(str(error)) from error
+        except RayTaskError as error:
+            if "EngineDead" in f"{type(error.cause).__name__}{error}":
+                raise ReplicaLostError("the replica's engine is dead") from error
+            raise
+
+    def _handle(self, slot: str) -> DeploymentHandle[Any]:
+        if slot not in self._handles:
+            handle = serve.get_deployment_handle(DEPLOYMENT, app_name(cast(Slot, slot)))
+            self._handles[slot] = handle.options(stream=True)
+        return self._handles[slot]
+
+
+def _draw(text: str) -> float:
+    """Uniform in [0, 1), and always the same for a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
