@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
 from rayrlhf.config.keys import job_keys
 from rayrlhf.errors import ConfigError
 
-J = TypeVar("J", RLJob, SFTJob, RewardJob)
+J = TypeVar("J", bound=BaseModel)
 
 
 def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> J:
@@ -39,6 +38,14 @@ def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> 
     for override in overrides:
         _apply(values, override)
     return validate_job(kind, values, source=str(path))
+
+
+def settings_of(kind: type[J], overrides: Iterable[str]) -> J:
+    """Settings of a command, all of them `key=value`."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _apply(values, override)
+    return validate_job(kind, values, source="settings")
 
 
 def validate_job(kind: type[J], values: Mapping[str, Any], source: str = "config") -> J:

@@ -11,6 +11,7 @@ written and looked for through these functions, not by `UPath`'s methods, which 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from rayrlhf.data.stores import as_path as as_path
 from rayrlhf.data.stores import insist, insist_on_writing, kind_of, place_of
 from rayrlhf.data.stores import is_local as is_local
 
+DIGESTS = "digests.json"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -136,6 +138,13 @@ def digest_file(path: Path) -> tuple[int, str]:
     if not is_local(path):
         return insist(path, lambda fs, name: _digest(fs.open(name, "rb")))
     return _digest(path.open("rb"))
+
+
+def write_digests(folder: Path) -> None:
+    """Note size and digest of each file of a local folder in `digests.json`, by which damage is found later."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != DIGESTS)
+    noted = {path.name: {"bytes": size, "sha256": sha} for path in files for size, sha in [digest_file(path)]}
+    write_durably(folder / DIGESTS, json.dumps(noted, indent=1).encode())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rayrlhf.data.durable import replaced_folder
+from rayrlhf.data.durable import replaced_folder, write_digests
 from rayrlhf.engines.models import Normalisation
 from rayrlhf.engines.weight_source import WeightSource
 
@@ -35,3 +35,4 @@ def export_model(
         tokenizer.save_pretrained(new)
         if normalisation is not None:
             normalisation.save(new)
+        write_digests(new)

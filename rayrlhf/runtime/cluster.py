@@ -47,6 +47,11 @@ def connect(address: str | None = None) -> None:
         raise PlacementError(f"no Ray cluster can be reached at run.ray_address = {address!r}: {error}") from None
 
 
+def address() -> str:
+    """Where other processes join the cluster that this one is on."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def count_nodes() -> int:
     """Nodes of the cluster that are alive."""
     return sum(bool(node["Alive"]) for node in ray.nodes())

@@ -23,9 +23,9 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionReq
 
 from rayrlhf.access.strict import explain
 from rayrlhf.errors import ReleaseError
-from rayrlhf.serving.board import ReplicaState, open_board
+from rayrlhf.runtime.board import open_board
 from rayrlhf.serving.gate import Gate
-from rayrlhf.serving.releases import Release, ReleaseBook, Slot, check_files
+from rayrlhf.serving.releases import Release, ReleaseBook, ReplicaState, Slot, check_files
 from rayrlhf.weight_sync.proof import SyncTolerance
 
 REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
@@ -129,8 +129,8 @@ class PolicyServer(LLMServer):
     async def _say(self) -> None:
         refused, reason = self._refused or (None, "")
         replica = serve.get_replica_context().replica_id.unique_id
-        state = ReplicaState(replica, self._slot, self._release.version, refused, reason)
-        await asyncio.wait_for(self._board.say.remote(state), PROBE_S)
+        state = ReplicaState(self._slot, self._release.version, refused, reason)
+        await asyncio.wait_for(self._board.say.remote(replica, state), PROBE_S)
 
 
 def _current(book: ReleaseBook, slot: Slot) -> Release:

@@ -23,13 +23,11 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from rayrlhf.access.private_files import alone
 from rayrlhf.access.strict import Record, explain
-from rayrlhf.data.durable import digest_file, write_durably
+from rayrlhf.data.durable import DIGESTS, digest_file, write_durably
 from rayrlhf.errors import ReleaseError
 from rayrlhf.observability.events import EventLog
 
 Slot = Literal["a", "b"]
-DIGESTS = "digests.json"
-"""What `export_model` writes beside a model: the digests of its files."""
 _KEPT_BY_THE_ENGINE = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "*.jinja")
 """A running engine takes other weights; what is in these files it has read once."""
 
@@ -89,6 +87,17 @@ class Ledger(Record):
     def free_slot(self) -> Slot:
         """The slot that does not serve everybody."""
         return "b" if self.primary is not None and self.primary.slot == "a" else "a"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """What a replica says of itself."""
+
+    slot: Slot
+    version: int
+    refused: int | None
+    """A release that it did not take, and why not."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

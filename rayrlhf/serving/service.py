@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from rayrlhf.errors import ReleaseError, RunError
-from rayrlhf.serving.board import ReplicaState, open_board
+from rayrlhf.runtime.board import read_board
 from rayrlhf.serving.ingress import APP as INGRESS
 from rayrlhf.serving.policy_app import DEPLOYMENT, app_name
-from rayrlhf.serving.releases import Ledger, Release, ReleaseBook, Serving, Slot
+from rayrlhf.serving.releases import Ledger, Release, ReleaseBook, ReplicaState, Serving, Slot
 from rayrlhf.serving.settings import ServiceSettings
 
 _UNSEEN = 1e-12
@@ -118,9 +117,9 @@ class Service:
             self._note("rolled_back", release, why)
         return release
 
-    def states(self) -> list[ReplicaState]:
+    def states(self) -> dict[str, ReplicaState]:
         """What each replica says of itself."""
-        return list(ray.get(open_board(self.settings.directory).states.remote(), timeout=30))
+        return read_board(self.settings.directory)
 
     @contextmanager
     def _changing(self) -> Iterator[Ledger]:
@@ -182,14 +181,13 @@ class Service:
 
     def _missing(self, ledger: Ledger) -> str:
         """What is not as the ledger says; empty when nothing is missing."""
-        status, states = serve.status(), self.states()
+        status, said = serve.status(), self.states()
         for name in (INGRESS, *(app_name(slot) for slot in ledger.slots)):
             app = status.applications.get(name)
             if app is None or app.status != ApplicationStatus.RUNNING:
                 if app is not None and app.status == ApplicationStatus.DEPLOY_FAILED:
                     raise RunError(f"{name} does not come up: {app.message}")
                 return f"{name} is {app.status if app else 'not there'}: {app.message if app else ''}"
-        said = {state.replica: state for state in states}
         for slot, serving in ledger.slots.items():
             for replica, is_running in self._replicas(slot).items():
                 state = said.get(replica)

@@ -1,0 +1,143 @@
+"""`rayrlhf serve` and `rayrlhf release …`: options, and what each command calls. Heavy imports are the commands'."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rayrlhf.config.load import settings_of
+from rayrlhf.data.durable import write_durably
+from rayrlhf.errors import ConfigError, ReleaseError
+from rayrlhf.serving.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from rayrlhf.serving.service import Service
+
+SERVE = "serve a policy with OpenAI's API, feedback and a page for people"
+RELEASE = "change what a running service serves: publish, canary, promote, roll back"
+DIRECTORY = "runs/service"
+FILE = "service.json"
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Options of `rayrlhf serve`."""
+    parser.add_argument("model", metavar="MODEL|RUN", help="a model's directory or hub id, or a run's directory")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
+    parser.add_argument("--address", help="Ray cluster to serve on; unset: a new one on this machine")
+    lines = (f"  {name} ({field.default}): {field.description}" for name, field in ServiceSettings.model_fields.items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "keys, with their defaults:\n" + "\n".join(lines)
+    parser.set_defaults(run_command=_serve)
+
+
+def add_release(parser: argparse.ArgumentParser) -> None:
+    """The commands of `rayrlhf release`."""
+    commands = parser.add_subparsers(dest="release_command", required=True, parser_class=argparse.ArgumentParser)
+    publish = _command(commands, "publish", "give a model to everybody; no request is lost")
+    publish.add_argument("model", metavar="MODEL|RUN")
+    publish.set_defaults(change=lambda service, a: service.publish(_folder(a.model)))
+    canary = _command(commands, "canary", "give a model to a share of the users")
+    canary.add_argument("model", metavar="MODEL|RUN")
+    canary.add_argument("--share", type=float, default=0.1, help="of the users, 0 to 1 (0.1)")
+    canary.set_defaults(change=lambda service, a: service.canary(_folder(a.model), _share(a.share)))
+    _command(commands, "promote", "give the canary to everybody").set_defaults(change=lambda s, _: s.promote())
+    back = _command(commands, "rollback", "take the canary away")
+    back.add_argument("--why", default="asked for", help="is written down")
+    back.set_defaults(change=lambda service, a: service.roll_back(a.why))
+    listing = _command(commands, "list", "the releases, and what serves")
+    listing.set_defaults(run_command=_list)
+
+
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--service", default=DIRECTORY, metavar="DIRECTORY", help=f"the service's ({DIRECTORY})")
+    parser.set_defaults(run_command=_release)
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = settings_of(ServiceSettings, arguments.settings)
+    folder = _folder(arguments.model)
+    from ray import serve
+
+    from rayrlhf.runtime.cluster import address, connect
+    from rayrlhf.serving.service import Service
+
+    connect(arguments.address)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    service = Service(settings)
+    directory = Path(settings.directory)
+    write_durably(
+        directory / FILE,
+        json.dumps({"settings": settings.model_dump(mode="json"), "ray_address": address()}, indent=1).encode(),
+    )
+    service.start(folder)
+    print(f"http://{settings.host}:{settings.port}/ answers; {_access(settings)}", flush=True)
+    stopped.wait()
+    serve.shutdown()
+    return 0
+
+
+def _access(settings: ServiceSettings) -> str:
+    """How to get in: the first time a link for the one who started it, like a notebook server's."""
+    from rayrlhf.access.tokens import TokenFile
+    from rayrlhf.feedback.database import folder_of
+
+    path = Path(settings.tokens) if settings.tokens else folder_of(settings.store) / "tokens.json"
+    if path.exists():
+        return "a token is needed: rayrlhf feedback token NAME"
+    token = TokenFile(path).issue("admin", "admin", days=30)
+    return f"open http://{settings.host}:{settings.port}/#token={token} (valid for 30 days, shown this once)"
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    release = arguments.change(_running(arguments.service), arguments)
+    print(f"release {release.version}: {release.model}")
+    return 0
+
+
+def _running(directory: str) -> Service:
+    """The running service of a directory."""
+    path = Path(directory) / FILE
+    try:
+        found = json.loads(path.read_bytes())
+        settings, cluster = ServiceSettings.model_validate(found["settings"]), str(found["ray_address"])
+    except FileNotFoundError:
+        raise ReleaseError(f"{directory}: no service ({FILE} is not there); rayrlhf serve starts one") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{path}: damaged: {error}") from None
+    from rayrlhf.runtime.cluster import connect
+    from rayrlhf.serving.service import Service
+
+    connect(cluster)
+    return Service(settings)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from rayrlhf.serving.releases import ReleaseBook
+
+    ledger = ReleaseBook(Path(arguments.service)).read()
+    serves = {serving.version: serving for serving in (ledger.primary, ledger.canary) if serving is not None}
+    for release in ledger.releases:
+        serving = serves.get(release.version)
+        what = "" if serving is None else f"  serves {serving.share:.0%} of the users"
+        print(f"{release.version:4d}  {release.created_at:%Y-%m-%d %H:%M}  {release.model}{what}")
+    return 0
+
+
+def _folder(where: str) -> Path:
+    from rayrlhf.serving.models import model_folder
+
+    return model_folder(where)
+
+
+def _share(share: float) -> float:
+    if not 0 < share < 1:
+        raise ConfigError(f"--share {share:g}: more than 0 and less than 1 is expected")
+    return share
