@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
@@ -48,3 +49,10 @@ def write_reward_model(folder: Path, seed: int = 1) -> Path:
     LlamaForSequenceClassification(head).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def poison(folder: Path) -> None:
+    """Make a number of a saved model infinite."""
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("inf")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

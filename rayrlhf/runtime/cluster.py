@@ -47,6 +47,12 @@ def connect(address: str | None = None) -> None:
         raise PlacementError(f"no Ray cluster can be reached at run.ray_address = {address!r}: {error}") from None
 
 
+def disconnect() -> None:
+    """Leave the cluster; one that this process started ends."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
 def address() -> str:
     """Where other processes join the cluster that this one is on."""
     return str(ray.get_runtime_context().gcs_address)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rayrlhf.config.load import settings_of
-from rayrlhf.data.durable import write_durably
-from rayrlhf.errors import ConfigError, ReleaseError
+from rayrlhf.errors import ConfigError
 from rayrlhf.serving.settings import ServiceSettings
-
-if TYPE_CHECKING:
-    from rayrlhf.serving.service import Service
 
 SERVE = "serve a policy with OpenAI's API, feedback and a page for people"
 RELEASE = "change what a running service serves: publish, canary, promote, roll back"
 DIRECTORY = "runs/service"
-FILE = "service.json"
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
@@ -66,17 +60,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     from rayrlhf.runtime.cluster import address, connect
     from rayrlhf.serving.service import Service
+    from rayrlhf.serving.whereabouts import Whereabouts
 
     connect(arguments.address)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     service = Service(settings)
-    directory = Path(settings.directory)
-    write_durably(
-        directory / FILE,
-        json.dumps({"settings": settings.model_dump(mode="json"), "ray_address": address()}, indent=1).encode(),
-    )
+    Whereabouts(settings=settings, ray_address=address()).write()
     service.start(folder)
     print(f"http://{settings.host}:{settings.port}/ answers; {_access(settings)}", flush=True)
     stopped.wait()
@@ -97,26 +88,12 @@ def _access(settings: ServiceSettings) -> str:
 
 
 def _release(arguments: argparse.Namespace) -> int:
-    release = arguments.change(_running(arguments.service), arguments)
+    from rayrlhf.serving.whereabouts import find_service, on_its_cluster
+
+    with on_its_cluster(find_service(arguments.service)) as service:
+        release = arguments.change(service, arguments)
     print(f"release {release.version}: {release.model}")
     return 0
-
-
-def _running(directory: str) -> Service:
-    """The running service of a directory."""
-    path = Path(directory) / FILE
-    try:
-        found = json.loads(path.read_bytes())
-        settings, cluster = ServiceSettings.model_validate(found["settings"]), str(found["ray_address"])
-    except FileNotFoundError:
-        raise ReleaseError(f"{directory}: no service ({FILE} is not there); rayrlhf serve starts one") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{path}: damaged: {error}") from None
-    from rayrlhf.runtime.cluster import connect
-    from rayrlhf.serving.service import Service
-
-    connect(cluster)
-    return Service(settings)
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -14,11 +14,10 @@ from ray.serve import Application
 
 from rayrlhf.feedback.service import open_service
 from rayrlhf.serving.http_app import http_app
+from rayrlhf.serving.names import INGRESS
 from rayrlhf.serving.policies import ServedPolicies
 from rayrlhf.serving.releases import Serving
 from rayrlhf.serving.settings import ServiceSettings
-
-APP = "ingress"
 
 
 @serve.ingress()
@@ -48,7 +47,7 @@ def build(args: dict[str, Any]) -> Application:
     """What Serve calls for `import_path`."""
     settings = ServiceSettings.model_validate(args["settings"])
     deployment = serve.deployment(Ingress).options(
-        name=APP, num_replicas=settings.ingresses, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1},
+        name=INGRESS, num_replicas=settings.ingresses, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=60.0,
     )  # fmt: skip
     return deployment.bind(args["settings"])

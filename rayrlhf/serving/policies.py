@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from rayrlhf.errors import RequestRefusedError
 from rayrlhf.serving.answering import ReplicaLostError
-from rayrlhf.serving.policy_app import DEPLOYMENT, app_name
+from rayrlhf.serving.names import POLICY, app_name
 from rayrlhf.serving.releases import Serving, Slot
 
 _LOST = (RayActorError, RequestCancelledError, DeploymentUnavailableError)
@@ -62,7 +62,7 @@ class ServedPolicies:
 
     def _handle(self, slot: str) -> DeploymentHandle[Any]:
         if slot not in self._handles:
-            handle = serve.get_deployment_handle(DEPLOYMENT, app_name(cast(Slot, slot)))
+            handle = serve.get_deployment_handle(POLICY, app_name(cast(Slot, slot)))
             self._handles[slot] = handle.options(stream=True)
         return self._handles[slot]
 

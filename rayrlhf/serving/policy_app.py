@@ -9,16 +9,10 @@ from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from rayrlhf.runtime.environment import serving_variables
+from rayrlhf.serving.policy_scaling import replicas
 from rayrlhf.serving.policy_server import DRAIN_S, PolicyServer
-from rayrlhf.serving.releases import ReleaseBook, Slot
+from rayrlhf.serving.releases import ReleaseBook
 from rayrlhf.serving.settings import ServiceSettings
-
-DEPLOYMENT = "policy"
-
-
-def app_name(slot: Slot) -> str:
-    """The application of a slot."""
-    return f"policy-{slot}"
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -35,9 +29,7 @@ def build(args: dict[str, Any]) -> Application:
         runtime_env={"env_vars": serving_variables(_threads(settings), settings.kv_cache_gib)},
         experimental_configs={"stream_batching_interval_ms": 0},
     )
-    return build_llm_deployment(
-        config, name_prefix="", deployment_cls=PolicyServer, bind_kwargs={"book": book, "slot": args["slot"]}
-    )
+    return build_llm_deployment(config, deployment_cls=PolicyServer, bind_kwargs={"book": book, "slot": args["slot"]})
 
 
 def _engine(settings: ServiceSettings) -> dict[str, Any]:
@@ -57,19 +49,9 @@ def _engine(settings: ServiceSettings) -> dict[str, Any]:
 
 
 def _deployment(settings: ServiceSettings, version: int) -> dict[str, Any]:
-    scaling: dict[str, Any] = {"num_replicas": settings.replicas}
-    if settings.max_replicas is not None:
-        target = max(1, settings.max_concurrent // 2)
-        scaling = {
-            "autoscaling_config": {
-                "min_replicas": settings.replicas,
-                "max_replicas": settings.max_replicas,
-                "target_ongoing_requests": target,
-            }
-        }
     return {
-        **scaling,
-        "name": DEPLOYMENT,
+        "name": "policy",
+        **replicas(settings, is_canary=False),
         "user_config": {"version": version},
         "ray_actor_options": {"num_cpus": 0},
         "max_ongoing_requests": settings.max_concurrent,

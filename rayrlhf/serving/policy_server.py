@@ -25,6 +25,7 @@ from rayrlhf.access.strict import explain
 from rayrlhf.errors import ReleaseError
 from rayrlhf.runtime.board import open_board
 from rayrlhf.serving.gate import Gate
+from rayrlhf.serving.policy_engine import PolicyEngine
 from rayrlhf.serving.releases import Release, ReleaseBook, ReplicaState, Slot, check_files
 from rayrlhf.weight_sync.proof import SyncTolerance
 
@@ -35,6 +36,8 @@ PROBE_S = 30.0
 
 class PolicyServer(LLMServer):
     """See the module. Constructed by Serve with what `policy_app` binds."""
+
+    _default_engine_cls = PolicyEngine
 
     async def __init__(self, llm_config: LLMConfig, book: ReleaseBook, slot: Slot) -> None:  # type: ignore[misc]
         # Serve awaits constructors, as the base class has one.

@@ -22,8 +22,8 @@ from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from rayrlhf.errors import ReleaseError, RunError
 from rayrlhf.runtime.board import read_board
-from rayrlhf.serving.ingress import APP as INGRESS
-from rayrlhf.serving.policy_app import DEPLOYMENT, app_name
+from rayrlhf.serving.names import INGRESS, POLICY, app_name
+from rayrlhf.serving.policy_scaling import expected, replicas
 from rayrlhf.serving.releases import Ledger, Release, ReleaseBook, ReplicaState, Serving, Slot
 from rayrlhf.serving.settings import ServiceSettings
 
@@ -100,10 +100,15 @@ class Service:
     def promote(self) -> Release:
         """Give the canary to everybody."""
         with self._changing() as before:
-            canary = _canary(before)
-            self._hand_over(canary)
+            canary, primary = _canary(before), _primary(before)
             release = before.release(canary.version)
-            self._note("promoted", release, f"for everybody, after release {_primary(before).version}")
+            if release.shape == before.release(primary.version).shape:
+                after = primary.model_copy(update={"version": release.version})
+                self._change(self._with(before, after, canary))
+                self._commit(self._with(before, after, None))
+            else:
+                self._hand_over(canary)
+            self._note("promoted", release, f"for everybody, after release {primary.version}")
         return release
 
     def roll_back(self, why: str) -> Release:
@@ -139,6 +144,9 @@ class Service:
         """Send everybody to another slot, and end the one that they came from when its answers are written."""
         before = self.book.read()
         after = self._with(before, to.model_copy(update={"share": 1.0}), None)
+        # As many replicas as everybody needs first, then the switch, then the end of the old ones.
+        self._apply(before, wide=True)
+        self._wait(before)
         self._apply(after, also=[_primary(before)])
         self._wait(after)
         self._commit(after)
@@ -162,8 +170,9 @@ class Service:
     def _with(self, ledger: Ledger, primary: Serving, canary: Serving | None) -> Ledger:
         return ledger.model_copy(update={"releases": self.book.read().releases, "primary": primary, "canary": canary})
 
-    def _apply(self, ledger: Ledger, also: Sequence[Serving] = ()) -> None:
-        _get_global_client().deploy_apps(ServeDeploySchema.model_validate(serve_config(self.settings, ledger, also)))
+    def _apply(self, ledger: Ledger, also: Sequence[Serving] = (), *, wide: bool = False) -> None:
+        config = serve_config(self.settings, ledger, also, wide=wide)
+        _get_global_client().deploy_apps(ServeDeploySchema.model_validate(config))
 
     def _wait(self, ledger: Ledger) -> None:
         """Until all replicas of all slots serve what they should.
@@ -189,7 +198,10 @@ class Service:
                     raise RunError(f"{name} does not come up: {app.message}")
                 return f"{name} is {app.status if app else 'not there'}: {app.message if app else ''}"
         for slot, serving in ledger.slots.items():
-            for replica, is_running in self._replicas(slot).items():
+            there = self._replicas(slot)
+            if len(there) < expected(self.settings, is_canary=serving == ledger.canary):
+                return f"{app_name(slot)}: {len(there)} replicas are there"
+            for replica, is_running in there.items():
                 state = said.get(replica)
                 if state is not None and state.refused == serving.version:
                     raise ReleaseError(f"release {serving.version} was not taken: {state.reason}")
@@ -200,7 +212,7 @@ class Service:
     def _replicas(self, slot: Slot) -> dict[str, bool]:
         """The replicas of a slot, and whether they take requests."""
         app = _get_global_client().get_serve_details()["applications"][app_name(slot)]
-        replicas = app["deployments"][DEPLOYMENT]["replicas"]
+        replicas = app["deployments"][POLICY]["replicas"]
         return {replica["replica_id"]: replica["state"] == "RUNNING" for replica in replicas}
 
     def _note(self, event: str, release: Release, what: str) -> None:
@@ -208,8 +220,13 @@ class Service:
         self.book.events.record(event, message, version=release.version)
 
 
-def serve_config(settings: ServiceSettings, ledger: Ledger, also: Sequence[Serving] = ()) -> dict[str, Any]:
-    """The service as Serve's config; `also`: slots that go on running though nobody is sent there."""
+def serve_config(
+    settings: ServiceSettings, ledger: Ledger, also: Sequence[Serving] = (), *, wide: bool = False
+) -> dict[str, Any]:
+    """The service as Serve's config.
+
+    `also`: slots that go on running though nobody is sent there. `wide`: a canary has as many replicas as the primary.
+    """
     values = settings.model_dump(mode="json")
     slots: dict[Slot, Serving] = {serving.slot: serving for serving in also} | ledger.slots
     policies = [
@@ -218,7 +235,13 @@ def serve_config(settings: ServiceSettings, ledger: Ledger, also: Sequence[Servi
             "import_path": "rayrlhf.serving.policy_app:build",
             "route_prefix": None,
             "args": {"settings": values, "slot": slot},
-            "deployments": [{"name": DEPLOYMENT, "user_config": {"version": serving.version}}],
+            "deployments": [
+                {
+                    "name": POLICY,
+                    "user_config": {"version": serving.version},
+                    **replicas(settings, is_canary=serving == ledger.canary and not wide),
+                }
+            ],
         }
         for slot, serving in sorted(slots.items())
     ]

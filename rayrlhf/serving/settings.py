@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rayrlhf.config.base import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+
+
+def _absolute(where: str) -> str:
+    return where if "://" in where else str(Path(where).absolute())
+
+
+Here = Annotated[str, AfterValidator(_absolute)]
+"""A path, made absolute, because replicas have other working directories; a URL as it is."""
 
 
 class ServiceSettings(Section):
     """One service. Its directory, store, keys and tokens are seen by all its nodes."""
 
     name: str = Field("policy", description="the model's id in requests")
-    directory: str = Field("runs/service", description="where its releases are written down")
-    store: str = Field("runs/feedback/feedback.db", description="the feedback store: SQLite file or PostgreSQL URL")
-    keys: str | None = Field(None, description="signing keys; unset: beside the store")
-    tokens: str | None = Field(None, description="bearer tokens; unset: beside the store")
+    directory: Here = Field("runs/service", description="where its releases are written down")
+    store: Here = Field("runs/feedback/feedback.db", description="the feedback store: SQLite file or PostgreSQL URL")
+    keys: Here | None = Field(None, description="signing keys; unset: beside the store")
+    tokens: Here | None = Field(None, description="bearer tokens; unset: beside the store")
     host: str = Field("127.0.0.1", description="address to listen on; there is no TLS here")
     port: PositiveInt = Field(8000, description="port to listen on")
     replicas: PositiveInt = Field(1, description="replicas of the policy; with max_replicas, the fewest")
     max_replicas: PositiveInt | None = Field(None, description="scale up to as many with the load; unset: fixed")
+    canary_replicas: PositiveInt = Field(1, description="replicas of a canary, until everybody gets it")
     ingresses: PositiveInt = Field(1, description="replicas of the HTTP side")
     cpus: NonNegativeFloat = Field(1.0, description="CPUs that one replica reserves")
     gpus: NonNegativeFloat = Field(0.0, description="GPUs of one tensor-parallel rank; 0: vLLM's CPU build")

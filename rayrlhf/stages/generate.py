@@ -36,6 +36,12 @@ class AnswerConfig:
 
 def answer(model: str, rows: Sequence[PromptRow], config: AnswerConfig) -> list[list[RewardRequest]]:
     """For each prompt its answers as text, ready to be scored; overlong prompts are an error here."""
+    tokenizer = load_tokenizer(model)
+    return [[as_request(tokenizer, t) for t in group] for group in generate(model, rows, config)]
+
+
+def generate(model: str, rows: Sequence[PromptRow], config: AnswerConfig) -> list[list[Trajectory]]:
+    """For each prompt its answers as tokens."""
     connect()
     tokenizer = load_tokenizer(model)
     rendered = render_prompts(rows, tokenizer, config.max_prompt_tokens)
@@ -59,10 +65,11 @@ def answer(model: str, rows: Sequence[PromptRow], config: AnswerConfig) -> list[
         groups: list[list[Trajectory]] = gather_data(pending, config.timeout_s, "generate")
     finally:
         placement.release()
-    return [[_request(tokenizer, t) for t in group] for group in groups]
+    return groups
 
 
-def _request(tokenizer: Any, trajectory: Trajectory) -> RewardRequest:
+def as_request(tokenizer: Any, trajectory: Trajectory) -> RewardRequest:
+    """A trajectory as text, as rewards see it."""
     prompt, completion = trajectory.prompt, trajectory.completion
     text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
     return RewardRequest(prompt.messages, text, completion.finish_reason, prompt.answer, prompt.metadata)

@@ -126,28 +126,8 @@ class RunDirectory:
         """
         with ExitStack() as stack:
             if is_local(self.root):
-                stack.enter_context(self._locked())
+                stack.enter_context(locked(self.root))
             self.create(job)
-            yield
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / "lock").open("a+")
-        except OSError as error:
-            raise ConfigError(f"run.directory cannot be written: {error}") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                who = file.read() or "another process"
-                message = f"{self.root}: {who} runs here: wait for it, end it, or choose another `name`"
-                raise ConfigError(message) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
             yield
 
     def create(self, job: Section) -> None:
@@ -158,6 +138,28 @@ class RunDirectory:
             raise ConfigError(f"run.directory cannot be written: {error or 'this kind of URL is read-only'}") from None
         if not is_local(self.root):
             print(f"{self.root}: no TensorBoard files in a store; metrics.jsonl has the same numbers")
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Keep other processes out of a local folder, which is made, until the block or this process ends."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = (root / "lock").open("a+")
+    except OSError as error:
+        raise ConfigError(f"run.directory cannot be written: {error}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read() or "another process"
+            message = f"{root}: {who} runs here: wait for it, end it, or choose another `name`"
+            raise ConfigError(message) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def to_toml(job: Section) -> str:

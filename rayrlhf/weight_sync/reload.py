@@ -5,6 +5,7 @@ Runs inside each vLLM worker process. Whoever calls it has seen to it that nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class ReloadExtension:
                 load.abandon()
                 raise
             load.finish()
-            return max(load.deviations().values(), default=float("inf"))
+            found = load.deviations().values()
+            return max(found) if found and all(map(math.isfinite, found)) else math.inf
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
