@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rayrlhf import __version__
+from rayrlhf.cycle import command_line as cycle
 from rayrlhf.errors import ConfigError, RayRLHFError
 from rayrlhf.feedback import command_line as feedback
 from rayrlhf.serving import command_line as serving
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", metavar="RUN", help="a run directory, as in runs/ppo; it may be running or broken")
     report.set_defaults(run_command=_report)
     feedback.add_commands(commands.add_parser("feedback", help=feedback.SUMMARY, description=feedback.SUMMARY))
+    cycle.add_cycle(commands.add_parser("cycle", help=cycle.SUMMARY, description=cycle.SUMMARY))
     serving.add_serve(commands.add_parser("serve", help=serving.SERVE, description=serving.SERVE))
     serving.add_release(commands.add_parser("release", help=serving.RELEASE, description=serving.RELEASE))
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")

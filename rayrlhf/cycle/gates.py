@@ -46,7 +46,8 @@ def failed(gates: Sequence[Gate]) -> str:
 
 def evidence(found: PolicyComparison, gates: Sequence[Gate]) -> dict[str, Any]:
     """What is written down, as JSON."""
-    return {"measured": asdict(found), "gates": [asdict(gate) for gate in gates], "failed": failed(gates)}
+    measured = {name: None if value != value else value for name, value in asdict(found).items()}  # NaN is not JSON
+    return {"measured": measured, "gates": [asdict(gate) for gate in gates], "failed": failed(gates)}
 
 
 @dataclass(frozen=True, slots=True)

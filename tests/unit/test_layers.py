@@ -8,7 +8,8 @@ LAYERS = {
     "types": 0, "role_types": 0, "errors": 0, "config": 0,
     "algorithms": 1, "data": 1, "observability": 1, "access": 1,
     "engines": 2, "weight_sync": 2, "runtime": 2, "rewards": 2, "feedback": 2,
-    "roles": 3, "loop": 4, "stages": 4, "report": 4, "serving": 5, "jobs": 5, "quickstart": 5, "cli": 5, "__init__": 0,
+    "roles": 3, "loop": 4, "stages": 4, "report": 4,
+    "serving": 5, "jobs": 5, "cycle": 5, "quickstart": 5, "cli": 5, "__init__": 0,
 }  # fmt: skip
 HEAVY = {"torch", "ray", "transformers", "vllm", "deepspeed"}
 

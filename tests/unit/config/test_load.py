@@ -7,6 +7,7 @@ import pytest
 from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
 from rayrlhf.config.keys import JOB_MODELS, help_text, job_keys, markdown
 from rayrlhf.config.load import load_job
+from rayrlhf.cycle.config import CycleJob
 from rayrlhf.errors import ConfigError
 from rayrlhf.stages.run_directory import to_toml
 
@@ -97,7 +98,7 @@ def test_help_names_every_key_with_its_default():
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "examples").glob("*.toml")), ids=lambda p: p.name)
 def test_every_example_loads(path):
-    kinds = {"sft": SFTJob, "reward": RewardJob}
+    kinds = {"sft": SFTJob, "reward": RewardJob, "cycle": CycleJob}
     kind = kinds.get(path.stem.split("_")[0], RLJob)
     assert load_job(kind, path).name
     assert tomllib.loads(path.read_text())
