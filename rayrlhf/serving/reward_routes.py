@@ -38,9 +38,9 @@ class Scorer(Protocol):
         ...
 
 
-def reward_router(scorer: Scorer, served: ServedModel, door: Door, max_waiting: int) -> APIRouter:
-    """The routes over a scorer; at most `max_waiting` items are with it at a time."""
-    api = _Api(scorer, served, door, max_waiting)
+def reward_router(scorer: Scorer, served: ServedModel, door: Door, max_queued: int) -> APIRouter:
+    """The routes over a scorer; at most `max_queued` items are with it at a time."""
+    api = _Api(scorer, served, door, max_queued)
     router = APIRouter(tags=["rewards"], route_class=Route)
     router.add_api_route(REWARDS, api.post_rewards, methods=["POST"])
     router.add_api_route(MODEL, api.model, methods=["GET"])
@@ -52,7 +52,7 @@ class _Api:
     scorer: Scorer
     served: ServedModel
     door: Door
-    max_waiting: int
+    max_queued: int
     waiting: int = 0
 
     async def post_rewards(self, request: Request) -> JSONResponse:
@@ -61,7 +61,7 @@ class _Api:
         post = await run_in_threadpool(read_strictly, _POST, await self.door.read(request))
         if len(post.items) > self.served.max_items:
             raise RequestRefusedError(f"at most {self.served.max_items} items are taken", 413, "too_many_items")
-        if self.waiting and self.waiting + len(post.items) > self.max_waiting:
+        if self.waiting and self.waiting + len(post.items) > self.max_queued:
             message = f"{self.waiting} items wait to be scored; come again"
             raise RequestRefusedError(message, 503, "overloaded", retry_after_s=RETRY_AFTER_S)
         self.waiting += len(post.items)

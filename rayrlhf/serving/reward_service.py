@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -23,11 +23,12 @@ from ray.serve.exceptions import RayServeException
 from rayrlhf.access.door import Door
 from rayrlhf.access.tokens import TokenFile
 from rayrlhf.config.sections import ModelConfig
-from rayrlhf.errors import ConfigError, ModelError, ScorerLostError
+from rayrlhf.errors import ModelError, ScorerLostError
 from rayrlhf.rewards.requests import RewardRequest
 from rayrlhf.rewards.wire import Scored, ServedModel
-from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count
+from rayrlhf.runtime.environment import quiet_process, set_variables
 from rayrlhf.serving.reward_routes import LIMITS, reward_router
+from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.served_model import model_digest
 
 HEALTH_PERIOD_S = 5.0
@@ -39,44 +40,8 @@ ONGOING = 32
 START_ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class RewardServiceSettings:
-    """How a reward model is served."""
-
-    model: str
-    """A local directory, the same on every node."""
-    tokens: Path
-    """The file of tokens that `rayrlhf feedback token` issues."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    micro_batch_tokens: int = 4096
-    """Padded tokens of one forward pass."""
-    max_sequence_tokens: int = 2048
-    """The longest sequence; the left of the prompt is cut."""
-    replicas: int = 1
-    max_replicas: int | None = None
-    """More than `replicas`: Serve adds some when requests wait."""
-    cpus: float = 1.0
-    gpus: float = 0.0
-    threads: int | None = None
-    """Compute threads of a replica; unset: its node's cores."""
-    max_waiting: int = 4096
-    """Items that wait at a time; more are told to come again."""
-
-    def __post_init__(self) -> None:
-        if self.max_sequence_tokens > self.micro_batch_tokens:
-            raise ConfigError(
-                f"max_sequence_tokens = {self.max_sequence_tokens} does not fit micro_batch_tokens = "
-                f"{self.micro_batch_tokens}"
-            )
-        for name in ("max_sequence_tokens", "replicas", "max_waiting"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: 1 or more is expected")
-        if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise ConfigError(f"max_replicas = {self.max_replicas} is less than replicas = {self.replicas}")
-
-
-def reward_application(settings: RewardServiceSettings, served: ServedModel) -> serve.Application:
-    """The application: an ingress over replicas of the model that was checked."""
+def reward_application(model: str, settings: RewardServiceSettings, served: ServedModel) -> serve.Application:
+    """The application: an ingress over replicas of the model in a local directory, which was checked."""
     scale: dict[str, Any] = {"num_replicas": settings.replicas}
     if settings.max_replicas is not None and settings.max_replicas > settings.replicas:
         scale = {
@@ -98,16 +63,16 @@ def reward_application(settings: RewardServiceSettings, served: ServedModel) -> 
     ingress = serve.deployment(
         serve.ingress()(RewardIngress),
         ray_actor_options={"num_cpus": 0.1},
-        max_ongoing_requests=settings.max_waiting,
+        max_ongoing_requests=settings.max_queued,
     )
-    return ingress.bind(replica.bind(settings, served), settings, served)
+    return ingress.bind(replica.bind(model, settings, served), settings, served)
 
 
 class RewardReplica:
     """One copy of the model; batches what several clients send."""
 
-    def __init__(self, settings: RewardServiceSettings, served: ServedModel) -> None:
-        threads = thread_count(settings.threads)
+    def __init__(self, model: str, settings: RewardServiceSettings, served: ServedModel) -> None:
+        threads = settings.threads or max(1, int(settings.cpus))
         set_variables(quiet_process(threads))
         import torch
 
@@ -115,11 +80,11 @@ class RewardReplica:
         from rayrlhf.serving.scoring_lane import ScoringLane
 
         torch.set_num_threads(threads)
-        found = model_digest(Path(settings.model))
+        found = model_digest(Path(model))
         if found != served.digest:
-            raise ModelError(f"{settings.model}: on this node it is another model ({found}, not {served.digest})")
-        config = ModelConfig(path=settings.model, dtype=settings.dtype)
-        source = ModelReward(settings.model, config, settings.micro_batch_tokens, settings.max_sequence_tokens)
+            raise ModelError(f"{model}: on this node it is another model ({found}, not {served.digest})")
+        config = ModelConfig(path=model, dtype=settings.dtype)
+        source = ModelReward(model, config, settings.micro_batch_tokens, settings.max_sequence_tokens)
         self._lane = ScoringLane(source, on_lost=_leave)
 
     async def score(self, requests: Sequence[RewardRequest], timeout_s: float) -> list[Scored]:
@@ -135,8 +100,9 @@ class RewardIngress:
     """What HTTP reaches."""
 
     def __init__(self, replicas: Any, settings: RewardServiceSettings, served: ServedModel) -> None:
-        door = Door(TokenFile(settings.tokens), LIMITS)
-        self._router = reward_router(_Replicas(replicas), served, door, settings.max_waiting)
+        limits = replace(LIMITS, requests_per_minute=settings.requests_per_minute, burst=settings.burst)
+        door = Door(TokenFile(Path(settings.tokens)), limits)
+        self._router = reward_router(_Replicas(replicas), served, door, settings.max_queued)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve in the replica."""

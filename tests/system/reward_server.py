@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from rayrlhf.serving.reward_server import ServeAddress, serve_reward
-from rayrlhf.serving.reward_service import RewardServiceSettings
+from rayrlhf.serving.reward_server import serve_reward
+from rayrlhf.serving.reward_settings import RewardServiceSettings
 
 ROOT = Path(__file__).parents[2]
 MAX_SEQUENCE_TOKENS = 256
@@ -47,6 +47,6 @@ def replica_of(process):
 
 if __name__ == "__main__":
     settings = RewardServiceSettings(
-        sys.argv[1], Path(sys.argv[2]), cpus=0.5, threads=1, max_sequence_tokens=MAX_SEQUENCE_TOKENS
+        tokens=sys.argv[2], port=int(sys.argv[3]), cpus=0.5, threads=1, max_sequence_tokens=MAX_SEQUENCE_TOKENS
     )
-    serve_reward(settings, ServeAddress(port=int(sys.argv[3])))
+    serve_reward(sys.argv[1], settings)

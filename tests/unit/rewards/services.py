@@ -95,12 +95,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def letters_app(folder, source, served=SERVED, limits=LIMITS, max_waiting=4096, **lane):
+def letters_app(folder, source, served=SERVED, limits=LIMITS, max_queued=4096, **lane):
     """The real routes, and a token that may use them."""
     tokens = TokenFile(folder / "tokens.json")
     lane = ScoringLane(source, **lane)
     app = FastAPI()
-    app.include_router(reward_router(lane, served, Door(tokens, limits), max_waiting))
+    app.include_router(reward_router(lane, served, Door(tokens, limits), max_queued))
     return app, tokens.issue("a run", "user", 1)
 
 

@@ -83,7 +83,7 @@ def test_too_many_items_and_too_large_a_body_are_413(client):
 
 
 def test_when_too_many_items_wait_the_next_are_told_when_to_come_again(client):
-    with client(Letters(together=1, each_s=0.5), max_waiting=3) as caller, ThreadPoolExecutor() as pool:
+    with client(Letters(together=1, each_s=0.5), max_queued=3) as caller, ThreadPoolExecutor() as pool:
         posts = [pool.submit(caller.post, "/v1/rewards", json={"items": [item("a"), item("b")]}) for _ in range(3)]
         answers = [post.result() for post in posts]
         assert sorted(answer.status_code for answer in answers) == [200, 503, 503]
@@ -94,7 +94,7 @@ def test_when_too_many_items_wait_the_next_are_told_when_to_come_again(client):
 
 
 def test_more_items_than_may_wait_are_taken_when_nobody_waits(client):
-    with client(max_waiting=1) as caller:
+    with client(max_queued=1) as caller:
         assert caller.post("/v1/rewards", json={"items": [item("a"), item("b")]}).status_code == 200
 
 
