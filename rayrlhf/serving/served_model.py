@@ -51,7 +51,9 @@ def _require_plain_code(folder: Path) -> None:
         try:
             values = json.loads((folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ModelError(f"{folder}: has no {name}; {WHO} needs a Hugging Face model's directory") from None
+            hint = f" (is it {folder / 'model'}?)" if (folder / "model").is_dir() else ""
+            message = f"{folder}: has no {name}; {WHO} needs a Hugging Face model's directory{hint}"
+            raise ModelError(message) from None
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder}: {name} cannot be read: {error}") from None
         if isinstance(values, dict) and values.get("auto_map"):

@@ -40,6 +40,8 @@ def test_what_is_not_there_or_no_directory_is_said(model):
     assert "a file is there" in refusal(model / "config.json")
     assert "a URL is there" in refusal("s3://bucket/model")
     assert "has no config.json" in refusal(model.parent)
+    shutil.copytree(model, model.parent / "run" / "model")
+    assert f"is it {model.parent}/run/model?" in refusal(model.parent / "run")
 
 
 def test_a_policy_has_no_reward_head(tiny_policy):
