@@ -26,12 +26,11 @@ def serve_reward(model: str, settings: RewardServiceSettings, ray_address: str |
         RunError: the replicas did not come up.
 
     """
-    asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.set())
     start_reward_service(model, settings, ray_address)
-    while not asked.wait(1.0):  # a wait without an end would not let the signal's handler run
-        pass
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which sets handlers of its own
+        signal.signal(number, lambda *_: asked.set())
+    asked.wait()
     stop_reward_service()
 
 

@@ -64,7 +64,7 @@ def make(folder, policy, name, **reward):
     reward = {"function": None, "cpus": 0.1, "threads": 1, "max_sequence_tokens": MAX_SEQUENCE_TOKENS, **reward}
     return jobs.make(
         folder, policy, name=name, reward=reward, rollout={"truncated": "keep", "cpus": 0.1}, learner={"cpus": 0.1},
-        run={"steps": STEPS},
+        run={"steps": STEPS, "phase_timeout_s": 900.0},
     )  # fmt: skip
 
 
