@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from rayrlhf.config.base import NonNegativeFloat, PositiveFloat, PositiveInt, Section
-
-LocalPath = Annotated[str, AfterValidator(lambda path: str(Path(path).absolute()))]
-"""A path, made absolute: replicas have other working directories."""
+from rayrlhf.serving.settings import Here
 
 
 class RewardServiceSettings(Section):
     """One service. Its model and its tokens are seen by all its nodes."""
 
-    tokens: LocalPath = Field(
-        "runs/feedback/tokens.json", description="bearer tokens, as `rayrlhf feedback token` issues"
-    )
+    tokens: Here = Field("runs/feedback/tokens.json", description="bearer tokens, as `rayrlhf feedback token` issues")
     host: str = Field("127.0.0.1", description="address to listen on; there is no TLS here")
     port: PositiveInt = Field(8000, description="port to listen on")
     replicas: PositiveInt = Field(1, description="copies of the model; with max_replicas, the fewest")
