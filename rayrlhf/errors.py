@@ -95,6 +95,10 @@ class RewardError(RunError):
     """Too many trajectories could not be scored."""
 
 
+class ScorerLostError(RunError):
+    """The process that scores has died, or scoring in it does not end; what it was given may be scored by another."""
+
+
 class NumericalError(RunError):
     """A loss, gradient, reward or log-probability is NaN or infinite."""
 

@@ -34,6 +34,23 @@ def _directory(value: str) -> str:
     return value.rstrip("/")
 
 
+def _service_url(value: str) -> str:
+    """Nothing of a URL that is refused is shown: what makes it wrong may be a secret."""
+    try:
+        parts = urlsplit(value)
+        complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        complete = False
+    if "@" in value:
+        raise ValueError(
+            "reward.url: a URL without credentials is expected; the token comes from RAYRLHF_REWARD_TOKEN in the "
+            "environment"
+        )
+    if not complete or parts.query or parts.fragment or not value.isprintable() or " " in value:
+        raise ValueError("reward.url: http://host:port or https://host:port is expected, without a query")
+    return value.rstrip("/")
+
+
 def _require_store_client(scheme: str, url: str) -> None:
     from fsspec import get_filesystem_class
 
@@ -61,6 +78,8 @@ PathOrHubId = Annotated[str, AfterValidator(_absolute_if_here)]
 """A path that exists here is made absolute: actors have other working directories. Anything else is a hub id."""
 Directory = Annotated[str, AfterValidator(_directory)]
 """A directory that may not exist yet: a path, or a URL that fsspec has a client for."""
+ServiceUrl = Annotated[str, AfterValidator(_service_url)]
+"""Where an HTTP service is; a path in it is a prefix of the service's routes."""
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]

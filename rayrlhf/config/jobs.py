@@ -111,6 +111,16 @@ class RLJob(Section):
         return self
 
     @model_validator(mode="after")
+    def _rewards_come_in_time(self) -> Self:
+        longest_s = self.reward.queue_timeout_s + self.reward.timeout_s
+        if self.reward.url is not None and longest_s >= self.run.phase_timeout_s:
+            raise ValueError(
+                f"reward.queue_timeout_s + reward.timeout_s = {longest_s:g} is not below run.phase_timeout_s = "
+                f"{self.run.phase_timeout_s:g}: a reward worker that waits would be taken for one that hangs"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _weights_can_travel(self) -> Self:
         """NCCL joins whole GPUs, one a rank; gloo joins processes without."""
         learner, rollout = self.learner.gpus, self.rollout.gpus

@@ -15,6 +15,7 @@ from rayrlhf.config.base import (
     PositiveFloat,
     PositiveInt,
     Section,
+    ServiceUrl,
 )
 
 Seconds = PositiveFloat
@@ -192,20 +193,26 @@ class ReferenceConfig(RoleResources):
 
 
 class RewardConfig(RoleResources):
-    """Where rewards come from: a reward model or a Python function, one of the two."""
+    """Where rewards come from: a reward model, a Python function or a reward service, one of the three."""
 
     model: PathOrHubId | None = Field(None, description="directory or hub id of a sequence-classification model")
     function: str | None = Field(None, description="`package.module:name` of a function of a RewardRequest")
+    url: ServiceUrl | None = Field(
+        None, description="http://host:port of a reward service; its token comes from RAYRLHF_REWARD_TOKEN"
+    )
     workers: PositiveInt = Field(1, description="actors")
-    timeout_s: Seconds = Field(30.0, description="function: deadline of one call")
+    timeout_s: Seconds = Field(30.0, description="function, url: deadline of scoring one answer, waiting not counted")
+    queue_timeout_s: Seconds = Field(
+        600.0, description="url: how long answers may wait for the service: to be up, to have room, to be tried again"
+    )
     max_failed_share: Fraction = Field(0.1, description="stop when more of a step's rewards failed")
     micro_batch_tokens: PositiveInt = Field(4096, description="model: padded tokens of one forward pass")
     max_sequence_tokens: PositiveInt = Field(2048, description="model: longest sequence; the left of the prompt is cut")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.model is None) == (self.function is None):
-            raise ValueError("give exactly one of reward.model and reward.function")
+        if [self.model, self.function, self.url].count(None) != 2:
+            raise ValueError("give exactly one of reward.model, reward.function and reward.url")
         return self
 
 

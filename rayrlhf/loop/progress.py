@@ -29,13 +29,13 @@ class Progress:
 ELASTIC = frozenset(
     {"cpus", "gpus", "threads", "workers", "ranks", "spread", "zero_stage", "tensor_parallel", "micro_batch_tokens"}
     | {"max_concurrent", "gpu_memory_share", "kv_cache_gib", "enforce_eager", "bucket_mib", "timeout_s"}
-    | {"max_failed_share", "logprob_tolerance"}
+    | {"max_failed_share", "logprob_tolerance", "queue_timeout_s"}
 )
 """Keys that say how a run is computed, or when it stops, not what it computes: a resumed run may change them."""
 AROUND = frozenset({"name", "run", "checkpoint", "recovery"})
 """Sections around the computation."""
-COMPARED_BY_CONTENT = frozenset({"data.prompts"})
-"""Files that may move: the checkpoint has a digest of what was in them."""
+COMPARED_BY_CONTENT = frozenset({"data.prompts", "reward.url"})
+"""What may move: the checkpoint, or the run, has a digest of what was there."""
 SHAPING_RUN_KEYS = frozenset({"run.epochs", "run.batch_rows"})
 
 

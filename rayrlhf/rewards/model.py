@@ -7,6 +7,7 @@ is read at the last token, found by length, with the normalisation that is store
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -34,6 +35,10 @@ class ModelReward:
         rows = [self._render(request) for request in requests]
         scores = score_rows(self._module, rows, self._micro_batch_tokens, self._device)
         return [self._reward(float(score)) for score in scores]
+
+    def parts(self, requests: Sequence[RewardRequest]) -> list[list[int]]:
+        """Places of the requests that go through the model together."""
+        return micro_batches([len(self._render(request)) for request in requests], self._micro_batch_tokens)
 
     def close(self) -> None:
         """Nothing was started."""

@@ -1,10 +1,11 @@
-"""The reward worker: a Ray actor around a reward model or a reward function."""
+"""The reward worker: a Ray actor around a reward model, a reward function or a reward service."""
 
 from __future__ import annotations
 
 import ray
 
 from rayrlhf.config.jobs import RLJob
+from rayrlhf.rewards.remote import Pace, RemoteReward, RemoteService
 from rayrlhf.rewards.requests import RewardRequest, RewardSource
 from rayrlhf.roles.base import Role
 from rayrlhf.runtime.environment import thread_count
@@ -14,13 +15,13 @@ from rayrlhf.types import Reward, Rewards, Trajectory
 class RewardRole(Role):
     """See `RewardWorker`."""
 
-    def __init__(self, job: RLJob, rank: int) -> None:
+    def __init__(self, job: RLJob, service: RemoteService | None, rank: int) -> None:
         super().__init__(thread_count(job.reward.threads, job.side_by_side))
         from rayrlhf.engines.models import load_tokenizer
 
         self._tokenizer = load_tokenizer(job.model.path)
         self._penalty = job.rollout.truncated_reward if job.rollout.truncated == "penalise" else None
-        self._source = _source(job)
+        self._source = _source(job, service, rank)
 
     @ray.method(num_returns=2)
     def score(self, *groups: list[Trajectory]) -> tuple[int, Rewards]:
@@ -45,8 +46,10 @@ class RewardRole(Role):
         return Reward(min(reward.value, self._penalty), {**reward.components, "truncated": self._penalty}, "ok")
 
 
-def _source(job: RLJob) -> RewardSource:
+def _source(job: RLJob, service: RemoteService | None, rank: int) -> RewardSource:
     config = job.reward
+    if service is not None:
+        return RemoteReward(service, config.timeout_s, config.queue_timeout_s, Pace(seed=rank))
     if config.function is not None:
         from rayrlhf.rewards.function import FunctionReward
 

@@ -31,6 +31,11 @@ def feedback_keys() -> str | None:
     return os.environ.get("RAYRLHF_FEEDBACK_KEYS") or None
 
 
+def reward_token() -> str | None:
+    """The bearer token for `reward.url`."""
+    return os.environ.get("RAYRLHF_REWARD_TOKEN", "").strip() or None
+
+
 def node_cores() -> int:
     """The cores this process may run on."""
     return len(os.sched_getaffinity(0))

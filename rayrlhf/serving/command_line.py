@@ -8,11 +8,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from rayrlhf.config.load import settings_of
 from rayrlhf.errors import ConfigError
+from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.settings import ServiceSettings
 
-SERVE = "serve a policy with OpenAI's API, feedback and a page for people"
+SERVE = "serve a policy with OpenAI's API, feedback and a page for people; or a reward model"
 RELEASE = "change what a running service serves: publish, canary, promote, roll back"
 DIRECTORY = "runs/service"
 
@@ -20,12 +23,17 @@ DIRECTORY = "runs/service"
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """Options of `rayrlhf serve`."""
     parser.add_argument("model", metavar="MODEL|RUN", help="a model's directory or hub id, or a run's directory")
+    parser.add_argument("--role", choices=("policy", "reward"), default="policy", help="what MODEL is (policy)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
     parser.add_argument("--address", help="Ray cluster to serve on; unset: a new one on this machine")
-    lines = (f"  {name} ({field.default}): {field.description}" for name, field in ServiceSettings.model_fields.items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "keys, with their defaults:\n" + "\n".join(lines)
+    parser.epilog = f"{_keys('policy', ServiceSettings)}\n\n{_keys('reward', RewardServiceSettings)}"
     parser.set_defaults(run_command=_serve)
+
+
+def _keys(role: str, settings: type[BaseModel]) -> str:
+    lines = (f"  {name} ({field.default}): {field.description}" for name, field in settings.model_fields.items())
+    return f"keys of --role {role}, with their defaults:\n" + "\n".join(lines)
 
 
 def add_release(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +62,8 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.role == "reward":
+        return _serve_reward(arguments)
     settings = settings_of(ServiceSettings, arguments.settings)
     folder = _folder(arguments.model)
     from ray import serve
@@ -72,6 +82,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     print(f"http://{settings.host}:{settings.port}/ answers; {_access(settings)}", flush=True)
     stopped.wait()
     serve.shutdown()
+    return 0
+
+
+def _serve_reward(arguments: argparse.Namespace) -> int:
+    settings = settings_of(RewardServiceSettings, arguments.settings)
+    from rayrlhf.serving.reward_server import serve_reward
+
+    serve_reward(arguments.model, settings, arguments.address)
     return 0
 
 

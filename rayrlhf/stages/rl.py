@@ -40,6 +40,7 @@ from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.timeline import Timeline
 from rayrlhf.observability.trackers import JsonlTracker, Tracker, logged_steps, tensorboard_trackers
 from rayrlhf.rewards.function import import_function
+from rayrlhf.rewards.remote import RemoteService
 from rayrlhf.roles.critic import CriticRole
 from rayrlhf.roles.learner import LearnerRole
 from rayrlhf.roles.reference import ReferenceRole
@@ -52,6 +53,7 @@ from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import create_group, gather
 from rayrlhf.stages.recording import recording
 from rayrlhf.stages.resume import require_unchanged, resume_point
+from rayrlhf.stages.reward_service import find_reward_service, remember_reward_service
 from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.weight_sync.proof import SyncTolerance
 from rayrlhf.weight_sync.push import WeightSync
@@ -68,6 +70,7 @@ class RLInputs:
     directory: RunDirectory
     checkpoint: Path | None
     progress: Progress
+    reward_service: RemoteService | None = None
 
 
 def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
@@ -91,9 +94,8 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
     checkpoint, progress = resume_point(job, directory, prompts, resume)
     if checkpoint is not None:
         _check_state(job, checkpoint)
-    return RLInputs(
-        prompts, end_of_turn_ids(tokenizer, generation_eos(job.model.path)), directory, checkpoint, progress
-    )
+    ends = end_of_turn_ids(tokenizer, generation_eos(job.model.path))
+    return RLInputs(prompts, ends, directory, checkpoint, progress, find_reward_service(job.reward, directory))
 
 
 def _check_models(job: RLJob, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -130,6 +132,7 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     with inputs.directory.occupied(job):
         require_unchanged(inputs.directory, inputs.checkpoint)
         Journal(inputs.directory.trajectories).sweep()
+        remember_reward_service(inputs.reward_service, inputs.directory)
         _run(job, inputs, bundles)
     return inputs.directory
 
@@ -182,7 +185,7 @@ def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:
     if job.has_critic:
         critic = create_group(placement, "critic", CriticRole, job.critic.ranks, job, aside)
     rollout = create_group(placement, "rollout", RolloutRole, job.rollout.workers, setup)
-    reward = create_group(placement, "reward", RewardRole, job.reward.workers, job)
+    reward = create_group(placement, "reward", RewardRole, job.reward.workers, job, inputs.reward_service)
     if job.has_reference:
         reference = create_group(placement, "reference", ReferenceRole, job.reference.workers, job)
     roles = Roles(rollout, reward, learner, reference, critic)

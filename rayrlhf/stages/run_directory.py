@@ -107,6 +107,11 @@ class RunDirectory:
         return self.root / "set_aside"
 
     @property
+    def reward_service(self) -> Path:
+        """Which model the service at `reward.url` had when the run began."""
+        return self.root / "reward_service.json"
+
+    @property
     def report(self) -> Path:
         """One page for people."""
         return self.root / "report.html"

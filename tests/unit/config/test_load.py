@@ -45,7 +45,7 @@ def config(tmp_path):
         ("algorithm.clp_low=1", "did you mean 'algorithm.clip_low'?"),
         ("seed=1.5", "seed = 1.5: input should be a valid integer"),
         ("seed=one", "seed = 'one': input should be a valid integer"),
-        ("reward.model=x", "exactly one of reward.model and reward.function"),
+        ("reward.model=x", "exactly one of reward.model, reward.function and reward.url"),
         ("rollout.max_tokens=99999", "does not fit learner.micro_batch_tokens"),
         ("algorithm.kind=ppoo", "algorithm.kind = 'ppoo': expected one of 'ppo', 'grpo'"),
         ("rollout.samples_per_prompt=1", "set rollout.samples_per_prompt to 2 or more"),
