@@ -3,73 +3,18 @@
 import asyncio
 import os
 import signal
-import socket
 from collections import Counter
-from contextlib import asynccontextmanager
 
-import httpx
 import openai
-import psutil
 import pytest
 import ray
 from ray import serve
 
 from rayrlhf.data.durable import write_digests
 from rayrlhf.errors import ReleaseError
-from rayrlhf.feedback.service import open_service
 from rayrlhf.runtime.cluster import connect
-from rayrlhf.serving.service import Service
-from rayrlhf.serving.settings import ServiceSettings
 from tests import tiny
-
-ASK = {"model": "policy", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 16}
-
-
-class Serving:
-    """A running service and what a test does with it."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        settings = ServiceSettings(
-            directory=str(folder / "service"), store=str(folder / "feedback.db"), port=port, replicas=2, cpus=0.4,
-            dtype="float32", max_model_length=256, burst=100_000, requests_per_minute=1e6,
-        )  # fmt: skip
-        self.url = f"http://127.0.0.1:{port}"
-        self.service = Service(settings, timeout_s=300)
-        self.feedback = open_service(settings.store)
-        self.token = self.feedback.tokens.issue("ada", "labeller", 1)
-
-    @property
-    def headers(self):
-        return {"Authorization": f"Bearer {self.token}"}
-
-    def client(self):
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.token, max_retries=0, timeout=120)
-
-    def version(self, user=None):
-        token = self.feedback.tokens.issue(user, "user", 1) if user else self.token
-        headers = {"Authorization": f"Bearer {token}"}
-        response = httpx.post(f"{self.url}/v1/chat/completions", headers=headers, json=ASK, timeout=120)
-        assert response.status_code == 200, response.text
-        return response.json()["rayrlhf"]["policy_version"]
-
-    def model(self, name, seed, **more):
-        return tiny.write_policy(self.folder / name, seed=seed, **more)
-
-    def replica(self):
-        """The process of one replica."""
-        [pid, *_] = [p.pid for p in psutil.process_iter() if _title(p).startswith("ServeReplica:policy-")]
-        return pid
-
-
-def _title(process):
-    try:
-        return (process.cmdline() or [""])[0].removeprefix("ray::")
-    except psutil.Error:
-        return ""
+from tests.system.served import ASK, Serving, failed, traffic
 
 
 @pytest.fixture(scope="module")
@@ -81,41 +26,6 @@ def serving(tmp_path_factory):
     serve.shutdown()
     ray.shutdown()
     made.feedback.close()
-
-
-@asynccontextmanager
-async def traffic(serving, per_s):
-    """Requests at a steady rate while the block runs: every third one streamed. Yields what became of them."""
-    outcomes, tasks, stopped = [], [], asyncio.Event()
-    async with httpx.AsyncClient(base_url=serving.url, headers=serving.headers, timeout=120) as client:
-
-        async def one(number):
-            body = ASK | {"stream": number % 3 == 0}
-            response = await client.post("/v1/chat/completions", json=body)
-            outcomes.append((response.status_code, response.headers.get("x-policy-version"), response.text))
-
-        async def drive():
-            number = 0
-            while not stopped.is_set():
-                tasks.append(asyncio.create_task(one(number)))
-                number += 1
-                await asyncio.sleep(1 / per_s)
-
-        driving = asyncio.create_task(drive())
-        try:
-            yield outcomes
-        finally:
-            stopped.set()
-            await driving
-            await asyncio.gather(*tasks)
-
-
-def failed(outcomes, streams_may_break=False):
-    """Requests that failed; a stream that a kill broke may, if it says so at its end."""
-    wrong = [text for status, _, text in outcomes if status != 200]
-    broken = [text for status, _, text in outcomes if status == 200 and '"error"' in text]
-    assert all("stream_broken" in text for text in broken)
-    return wrong + ([] if streams_may_break else broken)
 
 
 def test_openais_client_works_unchanged(serving):
@@ -150,7 +60,7 @@ def test_weights_are_exchanged_under_load_and_a_kill_costs_no_request(serving):
 
     outcomes, release = asyncio.run(story())
     assert failed(outcomes, streams_may_break=True) == []
-    versions = Counter(version for _, version, _ in outcomes)
+    versions = Counter(outcome.version for outcome in outcomes)
     assert set(versions) == {"1", str(release.version - 1), str(release.version)}
     assert serving.version() == release.version
 
