@@ -114,7 +114,8 @@ def _renamed(trajectories: Sequence[Trajectory], who: str) -> list[Trajectory]:
 
 def _score(job: RLJob, trajectories: Sequence[Trajectory]) -> list[float]:
     """Rewards in order; one that could not be had fails the comparison."""
-    found = _ask_role(job, "reward", RewardRole, RewardWorker.score, trajectories).by_id
+    role = _OneWorker("reward", RewardRole, (job, None))
+    found = _ask(role, job, RewardWorker.score, trajectories).by_id
     failed = next((id for id, reward in found.items() if reward.value is None), None)
     if failed is not None:
         raise DataError(f"the reward model gave no score for {failed}: the policies cannot be compared")
@@ -124,22 +125,31 @@ def _score(job: RLJob, trajectories: Sequence[Trajectory]) -> list[float]:
 def _logprobs(job: RLJob, model: str, trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """log p of each response under a model, by id, in nats."""
     under = job.model_copy(update={"reference": job.reference.model_copy(update={"model": model})})
-    scores = _ask_role(under, "reference", ReferenceRole, ReferenceWorker.logprobs, trajectories).by_id
+    role = _OneWorker("reference", ReferenceRole, (under,))
+    scores = _ask(role, under, ReferenceWorker.logprobs, trajectories).by_id
     return {id: float(values.sum()) for id, values in scores.items()}
 
 
-def _ask_role(job: RLJob, role: str, cls: type, method: Any, trajectories: Sequence[Trajectory]) -> Any:
-    """One worker of a role for one call."""
+@dataclass(frozen=True, slots=True)
+class _OneWorker:
+    """A role with one worker, for one call."""
+
+    name: str
+    cls: type
+    arguments: tuple[Any, ...]
+
+
+def _ask(role: _OneWorker, job: RLJob, method: Any, trajectories: Sequence[Trajectory]) -> Any:
     connect()
-    config = getattr(job, role)
-    bundles = [RoleBundle(role, 1, config.cpus, config.gpus)]
+    config = getattr(job, role.name)
+    bundles = [RoleBundle(role.name, 1, config.cpus, config.gpus)]
     check_feasible(bundles)
     placement = Placement(bundles)
     try:
         placement.wait(job.run.start_timeout_s)
-        workers: WorkerGroup[Any] = create_group(placement, role, cls, 1, job)
+        workers: WorkerGroup[Any] = create_group(placement, role.name, role.cls, 1, *role.arguments)
         gather(workers.start_ready(), job.run.start_timeout_s, "start")
-        [answer] = gather_data([workers.start_on(0, method, list(trajectories))], job.run.phase_timeout_s, role)
+        [answer] = gather_data([workers.start_on(0, method, list(trajectories))], job.run.phase_timeout_s, role.name)
     finally:
         placement.release()
     return answer

@@ -1,6 +1,8 @@
 """A running service of a tiny policy with the real engines, and steady traffic on it: for tests and benchmarks."""
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from contextlib import asynccontextmanager
@@ -10,7 +12,7 @@ import httpx
 import openai
 import psutil
 
-from rayrlhf.feedback.service import open_service
+from rayrlhf.feedback.service import Origin, open_service
 from rayrlhf.serving.service import Service
 from rayrlhf.serving.settings import ServiceSettings
 from tests import tiny
@@ -21,15 +23,16 @@ ASK = {"model": "policy", "messages": [{"role": "user", "content": "Why?"}], "ma
 class Serving:
     """A running service and what a test does with it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **settings):
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        settings = ServiceSettings(
-            directory=str(folder / "service"), store=str(folder / "feedback.db"), port=port, replicas=2, cpus=0.4,
-            dtype="float32", max_model_length=256, burst=100_000, requests_per_minute=1e6,
-        )  # fmt: skip
+        chosen = {
+            "directory": str(folder / "service"), "store": str(folder / "feedback.db"), "port": port, "replicas": 2,
+            "cpus": 0.4, "dtype": "float32", "max_model_length": 256, "burst": 100_000, "requests_per_minute": 1e6,
+        }  # fmt: skip
+        settings = ServiceSettings.model_validate(chosen | settings)
         self.url = f"http://127.0.0.1:{port}"
         self.service = Service(settings, timeout_s=300)
         self.feedback = open_service(settings.store)
@@ -53,9 +56,45 @@ class Serving:
         return tiny.write_policy(self.folder / name, seed=seed, **more)
 
     def replica(self):
-        """The process of one replica."""
-        [pid, *_] = [p.pid for p in psutil.process_iter() if _title(p).startswith("ServeReplica:policy-")]
-        return pid
+        """The process of one replica of the policy."""
+        return _pids("ServeReplica:policy-")[0]
+
+    def kill_ingress(self):
+        """End the HTTP side at once."""
+        for pid in _pids("ServeReplica:ingress"):
+            os.kill(pid, signal.SIGKILL)
+
+    def answer(self, user, number):
+        """The id of an answer that was given to a user."""
+        origin = Origin(policy_version=1, model="policy", sampling={}, user=user)
+        return self.feedback.record_answer([{"role": "user", "content": f"{user} {number}?"}], "So.", origin)
+
+
+def post_feedback(serving, user, answers, acknowledged):
+    """Vote for each answer until that is acknowledged; returns how often something was sent again."""
+    token, again = serving.feedback.tokens.issue(user, "user", 1), 0
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=serving.url, headers=headers, timeout=30) as client:
+        for response_id in answers:
+            vote = {"kind": "thumb", "value": "up", "response_id": response_id, "idempotency_key": response_id}
+            while not _is_stored(client, vote):
+                again += 1
+                time.sleep(0.2)
+            acknowledged.append(response_id)
+    return again
+
+
+def _is_stored(client, vote):
+    try:
+        response = client.post("/v1/feedback", json=vote)
+    except httpx.TransportError:
+        return False
+    assert response.status_code < 400 or response.status_code >= 500, response.text
+    return response.status_code < 400
+
+
+def _pids(title):
+    return [process.pid for process in psutil.process_iter() if _title(process).startswith(title)]
 
 
 def _title(process):

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -14,7 +16,7 @@ from rayrlhf.data.durable import write_digests
 from rayrlhf.errors import ReleaseError
 from rayrlhf.runtime.cluster import connect
 from tests import tiny
-from tests.system.served import ASK, Serving, failed, traffic
+from tests.system.served import ASK, Serving, failed, post_feedback, traffic
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,18 @@ def test_another_architecture_comes_in_new_replicas_without_losing_a_request(ser
     outcomes, release = asyncio.run(story())
     assert failed(outcomes) == []
     assert serving.version() == release.version
+
+
+def test_every_vote_that_was_acknowledged_is_stored_once_though_the_http_side_is_killed(serving):
+    answers = [[serving.answer(f"voter {user}", n) for n in range(40)] for user in range(4)]
+    acknowledged = []
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(post_feedback, serving, f"voter {n}", mine, acknowledged) for n, mine in enumerate(answers)]
+        while len(acknowledged) < 40:
+            time.sleep(0.02)
+        serving.kill_ingress()
+        for future in done:
+            future.result()
+    stored = Counter(opinion.response_id for opinion in serving.feedback.store.snapshot().opinions)
+    assert sorted(acknowledged) == sorted(i for mine in answers for i in mine)
+    assert {stored[response_id] for response_id in acknowledged} == {1}
