@@ -29,6 +29,14 @@ class RenderedConversation:
         """How many tokens are trained on."""
         return sum(self.trained)
 
+    @property
+    def answer_start(self) -> int:
+        """Where the last assistant turn begins."""
+        start = len(self.trained)
+        while start and self.trained[start - 1]:
+            start -= 1
+        return start
+
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[int, ...]:
     """The ids after which the assistant answers."""

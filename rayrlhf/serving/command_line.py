@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from pydantic import BaseModel
 
 from rayrlhf.config.load import settings_of
 from rayrlhf.errors import ConfigError
+from rayrlhf.serving.foreground import end_requested, require_free
 from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.settings import ServiceSettings
 
@@ -68,20 +67,21 @@ def _serve(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments.model)
     from ray import serve
 
-    from rayrlhf.runtime.cluster import address, connect
+    from rayrlhf.runtime.cluster import RoleBundle, address, check_feasible, connect
     from rayrlhf.serving.service import Service
     from rayrlhf.serving.whereabouts import Whereabouts
 
+    require_free(settings.host, settings.port)
     connect(arguments.address)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    service = Service(settings)
+    check_feasible([RoleBundle("policy", settings.replicas, settings.cpus, settings.gpus * settings.tensor_parallel)])
+    asked = end_requested()
     Whereabouts(settings=settings, ray_address=address()).write()
-    service.start(folder)
-    print(f"http://{settings.host}:{settings.port}/ answers; {_access(settings)}", flush=True)
-    stopped.wait()
-    serve.shutdown()
+    try:
+        Service(settings, asked).start(folder)
+        print(f"http://{settings.host}:{settings.port}/ answers; {_access(settings)}", flush=True)
+        asked.wait()
+    finally:
+        serve.shutdown()
     return 0
 
 
@@ -118,6 +118,8 @@ def _list(arguments: argparse.Namespace) -> int:
     from rayrlhf.serving.releases import ReleaseBook
 
     ledger = ReleaseBook(Path(arguments.service)).read()
+    if not ledger.releases:
+        print(f"{arguments.service}: nothing was released here yet")
     serves = {serving.version: serving for serving in (ledger.primary, ledger.canary) if serving is not None}
     for release in ledger.releases:
         serving = serves.get(release.version)

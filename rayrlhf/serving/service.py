@@ -9,10 +9,11 @@ The ledger changes last: a change that did not go through is undone, by the next
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
-from rayrlhf.errors import ReleaseError, RunError
+from rayrlhf.errors import InterruptedRunError, ReleaseError, RunError
 from rayrlhf.runtime.board import read_board
 from rayrlhf.serving.names import INGRESS, POLICY, app_name
 from rayrlhf.serving.policy_scaling import expected, replicas
@@ -36,6 +37,7 @@ class Service:
     """The service of a directory; this process is connected to its cluster."""
 
     settings: ServiceSettings
+    asked_to_end: threading.Event = field(default_factory=threading.Event)
     timeout_s: float = 600.0
 
     @property
@@ -186,7 +188,8 @@ class Service:
         while trouble := self._missing(ledger):
             if time.monotonic() > deadline:
                 raise RunError(f"the service is not ready after {self.timeout_s:.0f} s: {trouble}")
-            time.sleep(0.2)
+            if self.asked_to_end.wait(0.2):
+                raise InterruptedRunError("asked to end before it was ready", 143)
 
     def _missing(self, ledger: Ledger) -> str:
         """What is not as the ledger says; empty when nothing is missing."""

@@ -161,9 +161,8 @@ def _known(job: RLJob, demonstrations: Sequence[Demonstration]) -> list[Trajecto
     rows = []
     for number, demonstration in enumerate(demonstrations):
         rendered = render_conversation(tokenizer, demonstration.conversation)
-        start = len(rendered.trained) - rendered.trained[::-1].index(False)
-        prompt = Prompt(f"known-{number}", demonstration.messages, rendered.token_ids[:start])
-        response = rendered.token_ids[start:]
+        prompt = Prompt(f"known-{number}", demonstration.messages, rendered.token_ids[: rendered.answer_start])
+        response = rendered.token_ids[rendered.answer_start :]
         completion = Completion(response, (0.0,) * len(response), "stop", (VersionSpan(0, len(response), 0),))
         rows.append(Trajectory(prompt.id, prompt.id, 0, prompt, completion))
     return rows

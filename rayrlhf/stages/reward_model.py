@@ -166,7 +166,7 @@ def render_ranking(tokenizer: PreTrainedTokenizerBase, ranking: Ranking, max_tok
     rows, lengths = [], []
     for response in ranking.responses:
         rendered = render_conversation(tokenizer, (*ranking.messages, Message(role="assistant", content=response)))
-        length = len(rendered.token_ids) - _answer_start(rendered.trained)
+        length = len(rendered.token_ids) - rendered.answer_start
         if length >= max_tokens:
             return None
         rows.append(rendered.token_ids[-max_tokens:])
@@ -182,14 +182,6 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     ends.add(tokenizer.bos_token_id)
     special = sorted(i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i not in ends)
     return int(special[0]) if special else int(tokenizer.eos_token_id)
-
-
-def _answer_start(trained: tuple[bool, ...]) -> int:
-    """Where the last turn begins."""
-    start = len(trained)
-    while start and trained[start - 1]:
-        start -= 1
-    return start
 
 
 def _batch(items: Sequence[RankedRows], device: torch.device) -> RankedBatch:

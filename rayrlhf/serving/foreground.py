@@ -1,0 +1,27 @@
+"""A service as a foreground process: its port is free before anything starts, and signals ask it to end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+
+from rayrlhf.errors import ConfigError
+
+
+def require_free(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(f"{host}:{port} cannot be listened on: {error.strerror}: choose another port=") from None
+
+
+def end_requested() -> threading.Event:
+    """Is set by SIGTERM and Ctrl-C from now on. Call it after `connect`, because Ray sets handlers of its own."""
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    return asked
