@@ -1,4 +1,4 @@
-"""A service for the page without a policy: chat, tasks and models as a small deterministic fake, all else the real thing.
+"""A service for the page without a policy: chat, tasks and models are a small fake, all else is real.
 
 Answers are recorded by the real `FeedbackService`, so they have ids that can be rated, and tasks are leased by the real
 store. The last message says how to answer: one that holds BREAK breaks off, SILENT is an empty answer, SLOW takes long.
@@ -60,7 +60,9 @@ class FakeChat:
             yield event({"choices": [{"index": 0, "delta": {"content": text[start : start + 4]}}]})
             await asyncio.sleep(0.2 if "SLOW" in question else 0)
             if "BREAK" in question and start >= 8:
-                yield event({"error": {"message": "the replica is gone", "type": "server_error", "code": "stream_broken"}})
+                yield event(
+                    {"error": {"message": "the replica is gone", "type": "server_error", "code": "stream_broken"}}
+                )
                 return
         signed = {"policy_version": 1, "response_ids": [self.record(messages, text, user, 1)]}
         yield event({"choices": [], "rayrlhf": signed})

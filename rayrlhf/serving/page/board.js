@@ -30,7 +30,7 @@ export class Board {
     if (!this.ranking.tiers.length) return "Put each answer at its rank.";
     const order = this.ranking.tiers.map((tier) => tier.map((item) => LETTERS[item]).join(" = ")).join(" › ");
     const left = this.ranking.unplaced.length;
-    return left ? `${order}   (${left} to go)` : order;
+    return left ? `${order} (${left} to go)` : order;
   }
 
   card(answer, item, scroller) {

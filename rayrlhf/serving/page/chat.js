@@ -22,7 +22,8 @@ class Chat {
     this.log = el("div", { class: "wide log" });
     this.welcome = el("div", { class: "welcome" });
     this.scroll = el("div", { class: "scroll", tabindex: "0", "aria-label": "Conversation", role: "region" }, this.welcome, this.log);
-    this.root = el("section", { class: "view chat", "aria-label": "Chat" }, this.scroll, this.composer());
+    this.root = el("section", { class: "view chat", "aria-label": "Chat" },
+      el("h1", { tabindex: "-1", class: "quiet" }, "Chat"), this.scroll, this.composer());
     this.greet();
     for (const [place, turn] of (held("chat") ?? []).entries()) this.restore(turn, place);
     this.refresh();
@@ -75,7 +76,7 @@ class Chat {
     const examples = EXAMPLES.map((text) => el("button", { type: "button", class: "button example", onclick: () => this.suggest(text) }, text));
     const model = el("code", { dir: "auto" }, "the policy");
     fill(this.welcome,
-      el("h1", { tabindex: "-1" }, "What would you like to know?"),
+      el("h2", {}, "What would you like to know?"),
       el("p", { class: "muted" }, "You are talking to ", model, ". It can be wrong. What you say about its answers is stored and teaches the next version."),
       el("div", { class: "examples" }, examples));
     const models = await call("GET", "v1/models").catch(() => null);

@@ -13,17 +13,18 @@ import { held, hold } from "./session.js";
 import { count as countDecision } from "./tally.js";
 
 const MOST_TOKENS = 256;
+const SOONEST_MS = 250;
 
 export class Desk {
   /** `bench(desk, task, said)` gives `{ body, bar, keys }`; `answers()` how many a task shall have. */
-  constructor({ name, heading, answers, bench, options = [] }) {
+  constructor({ name, heading, answers, bench, options = [], hint = null }) {
     Object.assign(this, { name, answers, bench });
     this.heading = el("h1", { tabindex: "-1" }, heading);
     this.place = el("div", { class: "place" });
     this.bar = el("div", { class: "bar", role: "group", "aria-label": "Your decision" });
     this.undoing = button("Change the last one", { icon: "again", key: "U", kind: "quiet-button", hidden: true, onclick: () => this.undo() });
     const head = el("div", { class: "head" }, this.heading, el("div", { class: "row" }, options, this.undoing));
-    this.scroll = el("div", { class: "scroll" }, el("div", { class: "wide" }, head, this.place));
+    this.scroll = el("div", { class: "scroll" }, el("div", { class: "wide" }, head, hint, this.place));
     this.root = el("section", { class: `view ${name}`, "aria-label": heading }, this.scroll, this.bar);
     this.keys = {};
     this.task = held(`desk.${name}`);
@@ -89,7 +90,8 @@ export class Desk {
 
   /** Store a decision about the task that is open, then go on. `words` say to a screen reader what was decided. */
   async decide(ranks, bothBad, words) {
-    if (this.isBusy || !this.isOpen) return;
+    // Nobody has read a task so soon: it is the second half of a double press on the one before.
+    if (this.isBusy || !this.isOpen || performance.now() - this.since < SOONEST_MS) return;
     const { task, since } = this;
     this.isBusy = true;
     this.root.classList.add("storing");

@@ -68,7 +68,7 @@ function opened(title, fields, confirm, read, isReady = () => true) {
   const close = () => dialog.close();
   const buttons = confirm
     ? [button("Cancel", { onclick: close }), el("button", { class: "button primary", disabled: !isReady() }, confirm)]
-    : [button("Close", { onclick: close, kind: "primary", autofocus: true })];
+    : [button("Close", { onclick: close, kind: "primary" })];
   const form = el("form", { method: "dialog" }, el("h2", { id: "dialog-title" }, title), fields, el("div", { class: "row end" }, buttons));
   let outcome = null;
   form.addEventListener("input", () => (buttons.at(-1).disabled = !isReady()));

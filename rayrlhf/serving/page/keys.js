@@ -23,6 +23,8 @@ export function turnKeys(on) {
 export function listenToKeys(always) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    // A key that is held down moves on, but it does not decide about what comes next.
+    if (event.repeat && !["ArrowUp", "ArrowDown"].includes(event.key)) return;
     if (event.target.closest?.(TYPED_INTO) || document.querySelector("dialog[open]") || !areKeysOn()) return;
     // Enter and space belong to the button that has the focus.
     if (["Enter", " "].includes(event.key) && event.target.closest?.("button, a, summary")) return;

@@ -8,9 +8,9 @@ import { tiles } from "./progress.js";
 
 const COUNTS = {
   comparisons: "Comparisons",
-  rankings: "of these, rankings",
-  with_ties: "of these, with ties",
-  both_bad: "of these, none acceptable",
+  rankings: "of which rankings",
+  with_ties: "of which with ties",
+  both_bad: "of which none acceptable",
   thumbs: "Thumbs",
   ratings: "Ratings",
   corrections: "Corrections",
@@ -28,7 +28,7 @@ export function overviewView() {
   const place = el("div", {});
   const again = button("Read again", { icon: "again", kind: "quiet-button", onclick: () => show(place) });
   const root = el("section", { class: "view overview", "aria-label": "Overview" },
-    el("div", { class: "scroll" }, el("div", { class: "wide" },
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All numbers" }, el("div", { class: "wide" },
       el("div", { class: "head" }, el("h1", { tabindex: "-1" }, "Overview"), again), place)));
   return { root, keys: {}, shown: () => show(place) };
 }

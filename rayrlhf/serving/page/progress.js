@@ -8,7 +8,7 @@ import { tally } from "./tally.js";
 export function progressView() {
   const place = el("div", { "aria-live": "polite" });
   const root = el("section", { class: "view progress", "aria-label": "Progress" },
-    el("div", { class: "scroll" }, el("div", { class: "wide" }, el("h1", { tabindex: "-1" }, "Your progress"), place)));
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Your numbers" }, el("div", { class: "wide" }, el("h1", { tabindex: "-1" }, "Your progress"), place)));
   return { root, keys: {}, shown: () => show(place) };
 }
 

@@ -20,12 +20,18 @@ export function rankView() {
     answers: () => Number(many.value),
     bench,
     options: [label, many],
+    hint: el("p", { class: "hint muted" }, "Drag, or go to an answer with ", key("↑"), " ", key("↓"), ", then ", key("1"), " to ", key("9"),
+      " puts it at that rank, ", key("T"), " ties it, ", key("Space"), " takes hold of it. ", key("?"), " tells more."),
   });
   const changed = () => {
     prefer("rank.answers", Number(many.value));
     desk.look();
   };
   return { root: desk.root, keys: desk.keys, shown: () => desk.shown() };
+}
+
+function key(name) {
+  return el("kbd", {}, name);
 }
 
 function bench(desk, task, said) {

@@ -18,8 +18,7 @@ def browser():
 
 
 def policy(response):
-    parts = (part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
-    return {name: value for name, value in parts}
+    return dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
 
 
 def test_the_page_needs_no_token(browser):
@@ -78,7 +77,8 @@ def test_head_tells_what_get_would_send(browser):
 @pytest.mark.parametrize(
     "path",
     [
-        "/page/", "/page/none.js", "/page/../page_routes.py", "/page/%2e%2e/page_routes.py", "/page/..%2fpage_routes.py",
+        "/page/", "/page/none.js", "/page/../page_routes.py", "/page/%2e%2e/page_routes.py",
+        "/page/..%2fpage_routes.py",
         "/page/%2fetc%2fpasswd", "/page//etc/passwd", "/page/..\\page_routes.py", "/page/app.js/", "/page/app.js%00",
         "/page/./app.js/../../page_routes.py", "/page/APP.JS",
     ],
@@ -98,7 +98,7 @@ def test_the_page_names_no_other_host_and_no_inline_script_or_style():
     for name in NAMES:
         text = (FOLDER / name).read_text()
         assert not OUTSIDE.search(text), name
-        assert "innerHTML" not in text and "insertAdjacentHTML" not in text and "document.write" not in text, name
+        assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval", text), name
     index = (FOLDER / "index.html").read_text()
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", index)
     assert re.findall(r"<script[^>]*>", index) == ['<script type="module" src="page/app.js">']
