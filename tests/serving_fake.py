@@ -24,7 +24,6 @@ from rayrlhf.feedback.service import Origin
 from rayrlhf.serving.page_routes import page_router
 
 MODEL = "chat-ppo"
-VERSIONS = (1, 2)
 
 
 class FakeChat:
@@ -33,6 +32,7 @@ class FakeChat:
     def __init__(self, service, door):
         self.service, self.door = service, door
         self.say = lambda question, number: f"{number + 1}. You asked: {question}"
+        self.versions = (1, 2)
         self.asked = []
 
     def router(self):
@@ -64,7 +64,8 @@ class FakeChat:
                     {"error": {"message": "the replica is gone", "type": "server_error", "code": "stream_broken"}}
                 )
                 return
-        signed = {"policy_version": 1, "response_ids": [self.record(messages, text, user, 1)]}
+        version = self.versions[0]
+        signed = {"policy_version": version, "response_ids": [self.record(messages, text, user, version)]}
         yield event({"choices": [], "rayrlhf": signed})
         yield "data: [DONE]\n\n"
 
@@ -73,7 +74,7 @@ class FakeChat:
         body = json.loads(await self.door.read(request))
         messages = body["messages"]
         ids = [
-            self.record(messages, self.say(messages[-1]["content"], n), token.user, VERSIONS[n % len(VERSIONS)])
+            self.record(messages, self.say(messages[-1]["content"], n), token.user, self.versions[n % 2])
             for n in range(body["answers"])
         ]
         return answer_json(show_task(self.service.store.lease_answers(token.user, ids)), status=201)

@@ -1,9 +1,9 @@
-// Two charts of shares between 0 and 1, drawn by hand. Rows: `{ name, day, share, low, high, trials }`.
+// Two charts of shares between 0 and 1, drawn by hand. Rows: `{ name, colour, day, share, low, high, trials }`.
 
 import { el, svg } from "./dom.js";
 
 const WIDTH = 480;
-const LEFT = 44;
+const LEFT = 50;
 const RIGHT = 14;
 const COLOURS = 8;
 
@@ -17,7 +17,7 @@ export function intervals(rows, title) {
     svg("text", { x: x(share), y: height - 8, "text-anchor": "middle" }, `${100 * share}`)));
   const marks = rows.map((row, place) => {
     const y = 20 + 34 * place;
-    return svg("g", { class: `c${place % COLOURS}` },
+    return svg("g", { class: colour(row) },
       svg("title", {}, words(row)),
       svg("text", { x: label - 12, y: y + 4, "text-anchor": "end", class: "name" }, row.name),
       svg("path", { class: "whisker", d: `M${x(row.low)} ${y}H${x(row.high)}` }),
@@ -42,21 +42,26 @@ export function overTime(rows, title) {
     svg("text", { x: LEFT - 8, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`)));
   const ends = [...new Set([days[0], days.at(-1)])].map((day, place, all) => svg("text", {
     class: "day", x: x(day), y: height - 8, "text-anchor": all.length === 1 ? "middle" : ["start", "end"][place] }, day));
-  const lines = names.map((name, place) => line(rows.filter((row) => row.name === name), x, y, place));
-  const legend = el("ul", { class: "legend" }, names.map((name, place) => el("li", {}, el("i", { class: `c${place % COLOURS}` }), name)));
+  const lines = names.map((name) => line(rows.filter((row) => row.name === name), x, y));
+  const legend = el("ul", { class: "legend" }, names.map((name) =>
+    el("li", {}, el("i", { class: colour(rows.find((row) => row.name === name)) }), name)));
   return el("div", {}, legend, drawing(height, `${title} by day. The numbers are in the table below.`, axis, ends, lines));
 }
 
-function line(points, x, y, place) {
+function line(points, x, y) {
   const upper = points.map((row) => `${x(row.day)} ${y(row.high)}`);
   const lower = points.map((row) => `${x(row.day)} ${y(row.low)}`).reverse();
   // A single day has no area: its interval is a whisker.
   const band = points.length > 1
     ? svg("path", { class: "band", d: `M${[...upper, ...lower].join("L")}Z` })
     : svg("path", { class: "whisker", d: `M${upper[0]}L${lower[0]}` });
-  return svg("g", { class: `c${place % COLOURS}` }, band,
+  return svg("g", { class: colour(points[0]) }, band,
     svg("path", { class: "line", d: `M${points.map((row) => `${x(row.day)} ${y(row.share)}`).join("L")}` }),
     points.map((row) => svg("circle", { cx: x(row.day), cy: y(row.share), r: 4 }, svg("title", {}, `${row.day}, ${words(row)}`))));
+}
+
+function colour(row) {
+  return `c${row.colour % COLOURS}`;
 }
 
 function drawing(height, words, ...parts) {

@@ -42,15 +42,16 @@ async function show(place) {
 }
 
 function drawn({ counts, agreement, versions, days }) {
+  const rows = (records) => named(records, versions.map((record) => record.policy_version));
   return [
     el("h2", {}, "What is there"),
     tiles(Object.entries(COUNTS).map(([key, name]) => [name, counts[key]])),
     el("h2", {}, "Do labellers agree?"),
     agreed(agreement),
     el("h2", {}, "How versions fare"),
-    el("div", { class: "charts" }, MEASURES.map((measure) => byVersion(versions, measure))),
+    el("div", { class: "charts" }, MEASURES.map((measure) => byVersion(rows(versions), measure))),
     el("h2", {}, "Over time"),
-    el("div", { class: "charts" }, MEASURES.map((measure) => byDay(days, measure))),
+    el("div", { class: "charts" }, MEASURES.map((measure) => byDay(rows(days), measure))),
   ];
 }
 
@@ -64,16 +65,26 @@ function agreed({ pairs_judged_twice: pairs, share, share_without_ties: untied, 
   ]);
 }
 
+/** Records with the name and the colour that their version has in every chart. */
+function named(records, versions) {
+  return records.map((record) => ({
+    ...record, name: `version ${record.policy_version}`, colour: versions.indexOf(record.policy_version) }));
+}
+
+/** What a chart shows of one measure. */
+function measured(records, key) {
+  return records.filter((record) => record[key].trials > 0)
+    .map(({ name, colour, day, [key]: share }) => ({ name, colour, day, ...share }));
+}
+
 function byVersion(versions, [key, title, unit, note]) {
-  const rows = versions.filter((record) => record[key].trials > 0)
-    .map((record) => ({ name: `version ${record.policy_version}`, ...record[key] }));
+  const rows = measured(versions, key);
   return figure(title, `${note}; bars are Wilson’s 95 % intervals`, rows, () => intervals(rows, title),
     ["Version", "Share", "95 % interval", unit], (row) => [row.name, percent(row.share), interval(row), row.trials]);
 }
 
 function byDay(days, [key, title, unit, note]) {
-  const rows = days.filter((record) => record[key].trials > 0)
-    .map((record) => ({ name: `version ${record.policy_version}`, day: record.day, ...record[key] }));
+  const rows = measured(days, key);
   return figure(title, `${note}, by day (UTC)`, rows, () => overTime(rows, title),
     ["Day", "Version", "Share", "95 % interval", unit], (row) => [row.day, row.name, percent(row.share), interval(row), row.trials]);
 }
