@@ -47,8 +47,8 @@ def site(tmp_path):
 
 @pytest.fixture
 def strict_site(tmp_path):
-    """One that takes a request a second."""
-    yield from served(tmp_path, limits=Limits(requests_per_minute=60, burst=8))
+    """One that soon has had enough of somebody."""
+    yield from served(tmp_path, limits=Limits(requests_per_minute=12, burst=8))
 
 
 def served(folder, limits=None, **settings):

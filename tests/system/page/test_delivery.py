@@ -105,13 +105,18 @@ def test_too_many_requests_are_waited_for(visit_strictly, strict_site, eventuall
     ada.expects_failures = True
     ada.ask("Hello")
     ada.answer_done()
-    told = False
+    waiting = ada.notice("Vote: not stored yet. Too many requests")
     for n in range(12):
-        ada.button("Bad answer" if n % 2 else "Good answer").click()
-        told = told or ada.notice("Vote: not stored yet. Too many requests").count() > 0
-        eventually(lambda n=n: ada.tab.locator(f"[data-thumb={'down' if n % 2 else 'up'}][aria-pressed=true]").count())
-    assert told
-    assert [vote.value for vote in opinions(strict_site)] == [-1]
+        value = "down" if n % 2 else "up"
+        ada.tab.locator(f"[data-thumb={value}]").click()
+        pressed = ada.tab.locator(f"[data-thumb={value}][aria-pressed=true]")
+        eventually(lambda pressed=pressed: pressed.count() or waiting.count())
+        if waiting.count():
+            break
+    assert waiting.locator(".aside").inner_text().startswith("Next try in")
+    eventually(pressed.count, within_s=30)
+    assert [vote.value for vote in opinions(strict_site)] == [-1 if value == "down" else 1]
+    assert waiting.count() == 0
 
 
 def test_the_cap_of_a_day_is_told_with_the_time_it_takes(chromium, tmp_path, eventually):
