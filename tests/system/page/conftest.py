@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rayrlhf.access.limits import Limits
-from tests.serving_fake import FakeSite, running
+from tests.system.page.site import Site, running
 from tests.system.page.visitor import LAUNCH, Visitor
 from tests.unit.feedback.people import service_at
 
@@ -48,12 +47,12 @@ def site(tmp_path):
 @pytest.fixture
 def strict_site(tmp_path):
     """One that soon has had enough of somebody."""
-    yield from served(tmp_path, limits=Limits(requests_per_minute=12, burst=8))
+    yield from served(tmp_path, limits={"requests_per_minute": 12, "burst": 8})
 
 
-def served(folder, limits=None, **settings):
-    with service_at(str(folder / "feedback.db"), folder, **settings) as service:
-        site = FakeSite(service, limits)
+def served(folder, limits=None, **store):
+    with service_at(str(folder / "feedback.db"), folder, **store) as service:
+        site = Site(service, **(limits or {}))
         with running(site) as site.url:
             yield site
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.serving_fake import FakeSite, running
 from tests.system.page.conftest import find_browser
+from tests.system.page.site import Site, running
 from tests.system.page.visitor import LAUNCH, PHONE, Visitor
 from tests.unit.feedback.people import Clock, ask, ranking, service_at, thumb
 
@@ -111,9 +111,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         service = service_at(str(Path(folder) / "feedback.db"), Path(folder), clock)
         fill(service, clock)
-        site = FakeSite(service)
-        site.chat.versions = (7, 6)
-        site.chat.say = lambda question, number: LEAVES
+        site = Site(service)
+        site.policies.versions = {"a": 7, "b": 6}
+        site.policies.say = lambda question, number: LEAVES
         with service, running(site) as site.url:
             browser = driver.chromium.launch(executable_path=find_browser(), args=LAUNCH)
             phone = PHONE | {"device_scale_factor": 1}

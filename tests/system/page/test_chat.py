@@ -27,7 +27,7 @@ def test_the_conversation_so_far_is_asked_with_each_question(visit, site):
     ada.answer_done()
     ada.ask("Two?")
     ada.answer_done()
-    assert site.chat.asked[1]["messages"] == [
+    assert site.policies.asked[1]["messages"] == [
         {"role": "user", "content": "One?"},
         {"role": "assistant", "content": "1. You asked: One?"},
         {"role": "user", "content": "Two?"},
@@ -39,7 +39,7 @@ def test_enter_sends_and_shift_enter_makes_a_line(visit, site):
     ada.tab.get_by_label("Your message").focus()
     ada.press("a", "Shift+Enter", "b", "Enter")
     ada.answer_done()
-    assert site.chat.asked[0]["messages"][0]["content"] == "a\nb"
+    assert site.policies.asked[0]["messages"][0]["content"] == "a\nb"
 
 
 def test_settings_are_asked_with(visit, site):
@@ -50,7 +50,7 @@ def test_settings_are_asked_with(visit, site):
     ada.press("Tab")
     ada.ask("Hello")
     ada.answer_done()
-    assert (site.chat.asked[0]["temperature"], site.chat.asked[0]["max_tokens"]) == (1.2, 64)
+    assert (site.policies.asked[0]["temperature"], site.policies.asked[0]["max_tokens"]) == (1.2, 64)
 
 
 def test_a_thumb_is_stored_and_can_be_changed(visit, site, eventually):
@@ -107,14 +107,14 @@ def test_a_dialog_that_is_left_stores_nothing_and_gives_the_focus_back(visit, si
 def test_a_stream_that_breaks_keeps_what_was_said_and_cannot_be_rated(visit, site):
     ada = visit()
     answer = ada.ask("BREAK this")
-    answer.get_by_text("The replica is gone. What is there cannot be rated.").wait_for()
+    answer.get_by_text("The replica that was answering is gone; ask again. What is there cannot be rated.").wait_for()
     assert answer.locator(".text").inner_text() == "1. You asked"
     assert answer.locator("[data-thumb], [data-remark]").count() == 0
-    site.chat.say = lambda question, number: "All."
+    site.policies.say = lambda question, number: "All."
     # This one is short enough to be through before it breaks.
     ada.button("Try again").click()
     assert ada.answer_done().locator(".text").inner_text() == "All."
-    assert [turn["role"] for turn in site.chat.asked[1]["messages"]] == ["user"]
+    assert [turn["role"] for turn in site.policies.asked[1]["messages"]] == ["user"]
     assert ada.tab.locator(".turn.assistant").count() == 1
 
 
@@ -134,7 +134,7 @@ def test_an_answer_of_an_old_chat_does_not_get_into_a_new_one(visit, site):
     ada.tab.locator(".welcome h2").wait_for()
     ada.ask("Fresh")
     ada.answer_done()
-    assert site.chat.asked[1]["messages"] == [{"role": "user", "content": "Fresh"}]
+    assert site.policies.asked[1]["messages"] == [{"role": "user", "content": "Fresh"}]
 
 
 def test_an_empty_answer_says_so_and_can_be_rated(visit, site, eventually):
@@ -172,7 +172,7 @@ def test_a_chat_outlives_a_reload_with_its_ids(visit, site, eventually):
 @pytest.mark.parametrize("text", HOSTILE + MORE_HOSTILE)
 def test_whatever_is_written_is_shown_as_text(visit, site, text):
     ada = visit()
-    site.chat.say = lambda question, number: question
+    site.policies.say = lambda question, number: question
     ada.tab.evaluate("() => { window.alert = () => { window.hacked = 1 } }")
     kinds = "() => [...new Set([...document.querySelectorAll('*')].map((node) => node.tagName))].sort().join()"
     ada.ask("plain")
