@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test unit lint types engines system chaos locks clean
+.PHONY: setup quickstart test unit lint types engines system page browser chaos locks clean
 
 setup: $(READY)
 
@@ -28,8 +28,15 @@ unit: $(READY)
 engines: $(READY)
 	$(BIN)/pytest tests/engines
 
-system: $(READY)
+system: $(READY) browser
 	$(BIN)/pytest tests/system
+
+# The chat and labelling page in a real Chromium.
+page: $(READY) browser
+	$(BIN)/pytest tests/unit/serving/test_page_routes.py tests/system/page
+
+browser:
+	sh requirements/browser.sh
 
 test: lint types unit engines system
 	$(BIN)/pytest tests/gpu

@@ -65,7 +65,7 @@ class _Api:
         """What the caller has done."""
         token = await self.door.enter(request, "user")
         done = await run_in_threadpool(self.service.store.progress, token.user)
-        return answer_json({"object": "progress", "user": token.user, **asdict(done)})
+        return answer_json({"object": "progress", "user": token.user, "role": token.role, **asdict(done)})
 
     async def overview(self, request: Request) -> JSONResponse:
         """Everybody's numbers."""

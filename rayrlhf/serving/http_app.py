@@ -1,4 +1,4 @@
-"""All routes of a service as one ASGI app: OpenAI's, feedback, health. Knows nothing of Ray."""
+"""All routes of a service as one ASGI app: OpenAI's, feedback, the page, health. Knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rayrlhf.feedback.routes import feedback_router
 from rayrlhf.feedback.service import FeedbackService
 from rayrlhf.serving.answering import Policies, Question, begin
 from rayrlhf.serving.chat_routes import chat_router
+from rayrlhf.serving.page_routes import page_router
 from rayrlhf.serving.settings import ServiceSettings
 
 PROBE_S = 10.0
@@ -29,6 +30,7 @@ def http_app(settings: ServiceSettings, service: FeedbackService, policies: Poli
     app = FastAPI(title="rayrlhf", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(chat_router(service, door, policies, settings.name))
     app.include_router(feedback_router(service, door))
+    app.include_router(page_router())
     app.add_api_route("/health", _Health(policies, settings.name).get, methods=["GET"])
     app.add_exception_handler(404, _not_found)
     return app

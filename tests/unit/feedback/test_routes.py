@@ -75,6 +75,12 @@ def test_a_first_post_is_201_and_its_repeat_200_with_the_same_id(service, people
     assert first.json() == {"object": "feedback", "id": second.json()["id"], "created": True}
 
 
+def test_progress_says_who_asks_and_what_they_may(people):
+    for role in ("user", "labeller", "admin"):
+        progress = people[role].get("/v1/progress").json()
+        assert (progress["user"], progress["role"]) == (f"the {role}", role)
+
+
 def test_every_kind_of_feedback_is_taken(service, people):
     [answer] = ask(service, "Why?", "Because.")
     for changes in (
