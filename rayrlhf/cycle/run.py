@@ -167,8 +167,6 @@ class _TurnRun:
         where = find_service(self.job.service.directory)
         ledger = ReleaseBook(Path(where.settings.directory)).read()
         assert ledger.primary is not None
-        if ledger.canary is not None and ledger.release(ledger.canary.version).model == candidate:
-            return {"version": ledger.canary.version, "against": ledger.primary.version}
         with on_its_cluster(where) as service:
             release = service.canary(Path(candidate), self.job.canary.share)
         return {"version": release.version, "against": ledger.primary.version}

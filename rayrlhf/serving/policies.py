@@ -19,6 +19,10 @@ from rayrlhf.serving.releases import Serving, Slot
 _LOST = (RayActorError, RequestCancelledError, DeploymentUnavailableError)
 
 
+class _NoSuchSlotError(Exception):
+    """The slot's application is not there, yet or any more."""
+
+
 class ServedPolicies:
     """Implements `answering.Policies`."""
 
@@ -53,7 +57,7 @@ class ServedPolicies:
                 yield part
         except BackPressureError as error:
             raise RequestRefusedError("too many requests are waiting", 503, "overloaded", retry_after_s=2) from error
-        except _LOST as error:
+        except (*_LOST, _NoSuchSlotError) as error:
             raise ReplicaLostError(str(error)) from error
         except RayTaskError as error:
             if "EngineDead" in f"{type(error.cause).__name__}{error}":
@@ -62,7 +66,10 @@ class ServedPolicies:
 
     def _handle(self, slot: str) -> DeploymentHandle[Any]:
         if slot not in self._handles:
-            handle = serve.get_deployment_handle(POLICY, app_name(cast(Slot, slot)))
+            try:
+                handle = serve.get_deployment_handle(POLICY, app_name(cast(Slot, slot)))
+            except KeyError as error:
+                raise _NoSuchSlotError(slot) from error
             self._handles[slot] = handle.options(stream=True)
         return self._handles[slot]
 

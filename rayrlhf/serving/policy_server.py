@@ -57,11 +57,10 @@ class PolicyServer(LLMServer):
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve this version; on failure the old one goes on. Never raises, because Serve would end the replica."""
-        version = int(user_config["version"])
+        version, self._refused = int(user_config["version"]), None
         if version != self._release.version:
             try:
                 await self._exchange(self._book.read().release(version))
-                self._refused = None
             except Exception as error:  # noqa: BLE001 (whatever it is, the old release serves and the board says why)
                 self._refused = version, f"{type(error).__name__}: {error}"
         await self._say()

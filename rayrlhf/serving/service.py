@@ -28,9 +28,6 @@ from rayrlhf.serving.policy_scaling import expected, replicas
 from rayrlhf.serving.releases import Ledger, Release, ReleaseBook, ReplicaState, Serving, Slot
 from rayrlhf.serving.settings import ServiceSettings
 
-_UNSEEN = 1e-12
-"""The share of a slot that nobody is sent to yet."""
-
 
 @dataclass(frozen=True)
 class Service:
@@ -79,9 +76,8 @@ class Service:
             if release.shape == old.shape:
                 self._change(self._with(before, primary.model_copy(update={"version": release.version}), before.canary))
             else:
-                staged = Serving(slot=before.free_slot, version=release.version, share=_UNSEEN)
-                self._stage(self._with(before, primary, staged))
-                self._hand_over(staged)
+                new = Serving(slot=before.free_slot, version=release.version)
+                self._hand_over(self._bring_up(before, new, wide=True))
             self._note("published", release, f"for everybody, after release {old.version}")
         return release
 
@@ -89,13 +85,15 @@ class Service:
         """Give a model to a share of the users, the same ones from request to request."""
         with self._changing() as before:
             release = self.book.register(model)
-            if before.canary is not None:
+            if before.canary is not None and before.canary.version == release.version:
+                staged = before  # cut off before users were sent there, or asked for twice
+            elif before.canary is not None:
                 raise ReleaseError(f"release {before.canary.version} is the canary: promote it or roll it back first")
-            self._stage(
-                self._with(
-                    before, _primary(before), Serving(slot=before.free_slot, version=release.version, share=share)
-                )
-            )
+            else:
+                new = Serving(slot=before.free_slot, version=release.version, share=share)
+                staged = self._bring_up(before, new)
+            self._apply(staged)
+            self._wait(staged)
             self._note("canary", release, f"for {share:.0%} of the users")
         return release
 
@@ -109,7 +107,9 @@ class Service:
                 self._change(self._with(before, after, canary))
                 self._commit(self._with(before, after, None))
             else:
-                self._hand_over(canary)
+                self._apply(before, wide=True)
+                self._wait(before, wide=True)
+                self._hand_over(before)
             self._note("promoted", release, f"for everybody, after release {primary.version}")
         return release
 
@@ -119,6 +119,7 @@ class Service:
             canary = _canary(before)
             alone = self._with(before, _primary(before), None)
             self._apply(alone, also=[canary])
+            self._wait(alone)
             self._commit(alone)
             release = before.release(canary.version)
             self._note("rolled_back", release, why)
@@ -136,25 +137,29 @@ class Service:
             _primary(before)
             yield before
 
-    def _stage(self, ledger: Ledger) -> None:
-        """Bring a slot up. Its replicas read the ledger, so it is written first, and taken back on failure."""
-        before = self.book.read()
-        self.book.write(ledger)
-        self._change(ledger, before)
+    def _bring_up(self, before: Ledger, new: Serving, *, wide: bool = False) -> Ledger:
+        """Start a slot that nobody is sent to yet. Its replicas read the ledger, so that is written first."""
+        staged = self._with(before, _primary(before), new)
+        self.book.write(staged)
+        try:
+            self._apply(self._with(before, _primary(before), None), also=[new], wide=wide)
+            self._wait(staged, wide=wide)
+        except (ReleaseError, RunError):
+            self.book.write(before)
+            self._apply(before)
+            raise
+        return staged
 
-    def _hand_over(self, to: Serving) -> None:
-        """Send everybody to another slot, and end the one that they came from when its answers are written."""
-        before = self.book.read()
-        after = self._with(before, to.model_copy(update={"share": 1.0}), None)
-        # As many replicas as everybody needs first, then the switch, then the end of the old ones.
-        self._apply(before, wide=True)
-        self._wait(before)
-        self._apply(after, also=[_primary(before)])
+    def _hand_over(self, staged: Ledger) -> None:
+        """Send everybody to the canary's slot, then end the one that they came from when its answers are written."""
+        after = self._with(staged, _canary(staged).model_copy(update={"share": 1.0}), None)
+        self._apply(after, also=[_primary(staged)], wide=True)
         self._wait(after)
         self._commit(after)
 
-    def _change(self, after: Ledger, before: Ledger | None = None) -> None:
-        before = before or self.book.read()
+    def _change(self, after: Ledger) -> None:
+        """What the replicas that run can do by themselves."""
+        before = self.book.read()
         try:
             self._apply(after)
             self._wait(after)
@@ -176,7 +181,7 @@ class Service:
         config = serve_config(self.settings, ledger, also, wide=wide)
         _get_global_client().deploy_apps(ServeDeploySchema.model_validate(config))
 
-    def _wait(self, ledger: Ledger) -> None:
+    def _wait(self, ledger: Ledger, *, wide: bool = False) -> None:
         """Until all replicas of all slots serve what they should.
 
         Raises:
@@ -185,13 +190,13 @@ class Service:
 
         """
         deadline = time.monotonic() + self.timeout_s
-        while trouble := self._missing(ledger):
+        while trouble := self._missing(ledger, wide=wide):
             if time.monotonic() > deadline:
                 raise RunError(f"the service is not ready after {self.timeout_s:.0f} s: {trouble}")
             if self.asked_to_end.wait(0.2):
                 raise InterruptedRunError("asked to end before it was ready", 143)
 
-    def _missing(self, ledger: Ledger) -> str:
+    def _missing(self, ledger: Ledger, *, wide: bool) -> str:
         """What is not as the ledger says; empty when nothing is missing."""
         status, said = serve.status(), self.states()
         for name in (INGRESS, *(app_name(slot) for slot in ledger.slots)):
@@ -202,7 +207,7 @@ class Service:
                 return f"{name} is {app.status if app else 'not there'}: {app.message if app else ''}"
         for slot, serving in ledger.slots.items():
             there = self._replicas(slot)
-            if len(there) < expected(self.settings, is_canary=serving == ledger.canary):
+            if len(there) < expected(self.settings, is_canary=serving == ledger.canary and not wide):
                 return f"{app_name(slot)}: {len(there)} replicas are there"
             for replica, is_running in there.items():
                 state = said.get(replica)
@@ -228,7 +233,7 @@ def serve_config(
 ) -> dict[str, Any]:
     """The service as Serve's config.
 
-    `also`: slots that go on running though nobody is sent there. `wide`: a canary has as many replicas as the primary.
+    `also`: slots that run though nobody is sent there. `wide`: these and a canary have as many replicas as the primary.
     """
     values = settings.model_dump(mode="json")
     slots: dict[Slot, Serving] = {serving.slot: serving for serving in also} | ledger.slots
@@ -242,7 +247,7 @@ def serve_config(
                 {
                     "name": POLICY,
                     "user_config": {"version": serving.version},
-                    **replicas(settings, is_canary=serving == ledger.canary and not wide),
+                    **replicas(settings, is_canary=serving != ledger.primary and not wide),
                 }
             ],
         }
