@@ -20,11 +20,20 @@ def chunk(text, index=0):
 
 
 class FakePolicies:
-    """Answers each request with the next of `answers`; `fail` says how many times a replica is lost, and when."""
+    """Answers each request with the next of `answers`; `lost` replicas die before part `after`."""
 
-    def __init__(self, answers=("Because it is so.",), version=3, canary=None, lost=0, after=0, error=None):
+    def __init__(
+        self,
+        answers=("Because it is so.",),
+        version=3,
+        canary=None,
+        lost=0,
+        after=0,
+        error=None,
+        with_error=ReplicaLostError,
+    ):
         self._answers, self.versions = itertools.cycle(answers), {"a": version} | ({"b": canary} if canary else {})
-        self.lost, self.after, self.error, self.asked = lost, after, error, []
+        self.lost, self.after, self.error, self.with_error, self.asked = lost, after, error, with_error, []
 
     @property
     def slots(self):
@@ -40,7 +49,7 @@ class FakePolicies:
         self.lost -= is_lost
         for number, part in enumerate(given):
             if is_lost and number == self.after:
-                raise ReplicaLostError("killed")
+                raise self.with_error("killed")
             yield part
 
     def _events(self, kind, body):

@@ -5,6 +5,7 @@ Each request is authenticated and counted before its body is read. Errors are in
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -23,7 +25,7 @@ from rayrlhf.access.tokens import Role, Token, TokenFile, require_role
 from rayrlhf.errors import FeedbackStoreError, RequestRefusedError
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 503: "server_error"}
+ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 @dataclass
@@ -66,6 +68,11 @@ class Route(APIRoute):
                 # The reason (a path, a statement with its values) is not for clients.
                 unavailable = "the feedback store is not available; nothing was stored"
                 return refusal(RequestRefusedError(unavailable, 503, "store_unavailable", retry_after_s=5))
+            except HTTPException:
+                raise
+            except Exception:  # a bug, or what it runs on: for the log, and in the shape that clients can read
+                logging.getLogger(__name__).exception("%s failed", request.url.path)
+                return refusal(RequestRefusedError("the request failed", 500, "internal_error"))
 
         return translated
 
@@ -77,7 +84,7 @@ def answer_json(content: Any, status: int = 200) -> JSONResponse:
 
 def refusal(error: RequestRefusedError) -> JSONResponse:
     """What a client is told."""
-    kind = ERROR_TYPES.get(error.status, "invalid_request_error")
+    kind = ERROR_TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
     response = answer_json({"error": {"message": str(error), "type": kind, "code": error.code}}, error.status)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)

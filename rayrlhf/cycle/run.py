@@ -113,16 +113,15 @@ class _TurnRun:
         if gates["failed"]:
             return self.turn.once(DECISION, lambda: {"decision": "rejected", "why": gates["failed"]})
         canary = self.turn.once("canary", lambda: self._canary(candidate))
-        return self.turn.once(DECISION, lambda: self._decide(canary))
+        verdict = self.turn.once("verdict", lambda: self._judge(canary))
+        return self.turn.once(DECISION, lambda: self._settle(canary["version"], verdict))
 
     def _collect(self) -> dict[str, Any]:
-        begun = datetime.now(UTC)
-        snapshot, last = read_feedback(self.job), self._last()
-        since = _cutoff(last) if last is not None else None
+        begun, snapshot = datetime.now(UTC), read_feedback(self.job)
         ledger = ReleaseBook(Path(self.job.service.directory)).read()
         assert ledger.primary is not None
         serving = ledger.release(ledger.primary.version)
-        found = write_data(snapshot, self.turn.folder / "data", self.job.collect, since)
+        found = write_data(snapshot, self.turn.folder / "data", self.job.collect, self._learned_until())
         self.say(f"{self.turn.folder.name}: {found}")
         if not found["comparisons"] or not found["held_out"]:
             raise DataError(f"comparisons to train on and held-out ones are needed, found {found}")
@@ -171,44 +170,61 @@ class _TurnRun:
             release = service.canary(Path(candidate), self.job.canary.share)
         return {"version": release.version, "against": ledger.primary.version}
 
-    def _decide(self, canary: dict[str, Any]) -> dict[str, Any]:
-        """Wait for people's judgement, then promote or take back."""
+    def _judge(self, canary: dict[str, Any]) -> dict[str, Any]:
+        """Wait for people's judgement; remembered before anything is done about it."""
         bounds = self.job.canary
         deadline = datetime.fromisoformat(canary["at"]).timestamp() + bounds.max_wait_s
         while True:
             record = canary_record(read_feedback(self.job), canary["version"], canary["against"])
             verdict = record.verdict(bounds)
-            if verdict is not None or time.time() > deadline:
+            if verdict is not None or time.time() > deadline or self._state_of(canary["version"]) != "canary":
                 break
             time.sleep(LOOK_S)
         why = (
             f"people preferred it in {record.share:.0%} [{record.low:.0%}, {record.high:.0%}] of "
             f"{record.comparisons} pairs, wanted {bounds.min_win_rate:.0%} of at least {bounds.min_comparisons}"
         )
-        self._settle(canary["version"], promote=bool(verdict), why=why)
-        return {"decision": "promoted" if verdict else "rolled back", "why": why, "record": asdict(record)}
+        share = None if record.comparisons == 0 else record.share
+        return {"promote": bool(verdict), "why": why, "record": asdict(record) | {"share": share}}
 
-    def _settle(self, version: int, promote: bool, why: str) -> None:
-        """Once: a turn that was cut off after it finds that the canary is settled."""
-        where = find_service(self.job.service.directory)
-        canary = ReleaseBook(Path(where.settings.directory)).read().canary
-        if canary is None or canary.version != version:
-            return
-        with on_its_cluster(where) as service:
-            if promote:
-                service.promote()
-            else:
-                service.roll_back(why)
+    def _settle(self, version: int, verdict: dict[str, Any]) -> dict[str, Any]:
+        """Promote or take back; what somebody else has done meanwhile stands, and is what is written down."""
+        where, why = find_service(self.job.service.directory), verdict["why"]
+        if self._state_of(version) == "canary":
+            with on_its_cluster(where) as service:
+                if verdict["promote"]:
+                    service.promote()
+                else:
+                    service.roll_back(why)
+        is_primary = self._state_of(version) == "primary"
+        if is_primary != verdict["promote"]:
+            why = f"by somebody else, not by this cycle ({why})"
+        return {"decision": "promoted" if is_primary else "rolled back", "why": why, "record": verdict["record"]}
+
+    def _state_of(self, version: int) -> str:
+        """`primary`, `canary`, or empty: what serves now."""
+        ledger = ReleaseBook(Path(find_service(self.job.service.directory).settings.directory)).read()
+        if ledger.primary is not None and ledger.primary.version == version:
+            return "primary"
+        return "canary" if ledger.canary is not None and ledger.canary.version == version else ""
 
     def _data(self, name: str) -> Path:
         return self.turn.folder / "data" / f"{name}.jsonl"
 
-    def _last(self) -> Turn | None:
-        before = [turn for turn in turns(self.root) if turn.folder < self.turn.folder]
-        return before[-1] if before else None
+    def _before(self) -> list[Turn]:
+        """Earlier turns, the last one first."""
+        return [turn for turn in reversed(turns(self.root)) if turn.folder < self.turn.folder]
+
+    def _learned_until(self) -> datetime | None:
+        """Until when corrections are in the policy that serves: fine-tuned on by a turn that was promoted."""
+        for turn in self._before():
+            decision, sft = turn.found(DECISION), turn.found("sft")
+            if decision and sft and decision["decision"] == "promoted" and "skipped" not in sft:
+                return _cutoff(turn)
+        return None
 
     def _last_reward_model(self) -> str | None:
-        for turn in reversed([turn for turn in turns(self.root) if turn.folder < self.turn.folder]):
+        for turn in self._before():
             if (found := turn.found("reward")) is not None:
                 return str(found["model"])
         return None

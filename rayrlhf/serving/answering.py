@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from rayrlhf.types import Message
 
 DONE = "data: [DONE]\n\n"
 ATTEMPTS = 5
+"""Of finding a replica; of those that die of a request, two."""
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "seed", "n", "stop",
     "frequency_penalty", "presence_penalty", "repetition_penalty",
@@ -44,7 +46,7 @@ class Policies(Protocol):
         """Whose answers a user gets: always the same one's, as long as the same ones serve."""
         ...
 
-    def parts(self, kind: str, body: Mapping[str, Any], slot: str) -> AsyncIterator[Any]:
+    def parts(self, kind: str, body: Mapping[str, Any], slot: str) -> AsyncGenerator[Any, None]:
         """`{"version": n}`, then server-sent events (str), or one response (dict); an error is `{"error": …}`.
 
         Raises:
@@ -79,7 +81,7 @@ class Begun:
 
     version: int
     first: Any
-    rest: AsyncIterator[Any]
+    rest: AsyncGenerator[Any, None]
 
 
 async def begin(policies: Policies, question: Question) -> Begun:
@@ -89,15 +91,22 @@ async def begin(policies: Policies, question: Question) -> Begun:
         RequestRefusedError: the request is wrong, or no replica could answer.
 
     """
+    taken = 0
     for attempt in range(ATTEMPTS):
         parts = policies.parts(question.kind, question.body, question.slot)
+        head = None
         try:
             head = await anext(parts)
             first = head if "error" in head else await anext(parts)
         except (ReplicaLostError, StopAsyncIteration):
+            # A request that replicas die of must not be given to all of them.
+            taken += head is not None
+            if taken > 1:
+                break
             await asyncio.sleep(0.1 * 2**attempt)
             continue
         if isinstance(first, dict) and "error" in first:
+            await parts.aclose()
             raise _refused(first["error"])
         return Begun(int(head["version"]), first, parts)
     raise RequestRefusedError("no replica of the policy could answer", 503, "policy_unavailable", retry_after_s=5)
@@ -123,9 +132,11 @@ async def events(service: FeedbackService, question: Question, begun: Begun) -> 
         signed = await _sign(service, question, begun.version, transcript.texts)
         yield _event(transcript.frame | {"choices": []} | signed)
         yield DONE
-    except Exception as error:  # noqa: BLE001 (the status line is sent; an event is all that can still be said)
+    except Exception as error:
         lost = isinstance(error, ReplicaLostError)
         message = "the replica that was answering is gone; ask again" if lost else "the answer could not be finished"
+        if not lost:
+            logging.getLogger(__name__).exception("a stream broke")
         yield _event({"error": {"message": message, "type": "server_error", "code": "stream_broken"}})
 
 

@@ -148,8 +148,8 @@ def _conversation(kind: str, body: Mapping[str, Any]) -> tuple[Message, ...]:
             raise _wrong("messages: a list of messages is expected")
         return _messages(messages)
     prompt = body.get("prompt")
-    if not isinstance(prompt, str) or not prompt:
-        raise _wrong("prompt: one text is expected")
+    if not isinstance(prompt, str) or not prompt or "\0" in prompt:
+        raise _wrong("prompt: one text without U+0000 is expected")
     return (Message(role="user", content=prompt),)
 
 
@@ -167,8 +167,8 @@ def _message(number: int, message: Any) -> Message:
     content = message.get("content")
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text")) for part in content)
-    if not isinstance(content, str):
-        raise _wrong(f"{where}.content: a text is expected")
+    if not isinstance(content, str) or "\0" in content:
+        raise _wrong(f"{where}.content: a text without U+0000 is expected")
     return Message(role=role, content=content)
 
 

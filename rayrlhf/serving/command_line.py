@@ -68,7 +68,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from ray import serve
 
     from rayrlhf.runtime.cluster import RoleBundle, address, check_feasible, connect
-    from rayrlhf.serving.service import Service
+    from rayrlhf.serving.service import Service, end_service
     from rayrlhf.serving.whereabouts import Whereabouts
 
     require_free(settings.host, settings.port)
@@ -81,7 +81,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         print(f"http://{settings.host}:{settings.port}/ answers; {_access(settings)}", flush=True)
         asked.wait()
     finally:
-        serve.shutdown()
+        if arguments.address:  # somebody else's cluster: only what is ours
+            end_service()
+        else:
+            serve.shutdown()
     return 0
 
 
@@ -110,7 +113,7 @@ def _release(arguments: argparse.Namespace) -> int:
 
     with on_its_cluster(find_service(arguments.service)) as service:
         release = arguments.change(service, arguments)
-    print(f"release {release.version}: {release.model}")
+    print(f"release {release.version}: {release.source}")
     return 0
 
 
@@ -124,7 +127,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for release in ledger.releases:
         serving = serves.get(release.version)
         what = "" if serving is None else f"  serves {serving.share:.0%} of the users"
-        print(f"{release.version:4d}  {release.created_at:%Y-%m-%d %H:%M}  {release.model}{what}")
+        print(f"{release.version:4d}  {release.created_at:%Y-%m-%d %H:%M}  {release.source}{what}")
     return 0
 
 

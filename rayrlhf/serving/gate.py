@@ -20,6 +20,11 @@ class Gate:
         """Whether somebody is closing it or has closed it."""
         return self._is_closed
 
+    @property
+    def inside(self) -> int:
+        """How many are inside."""
+        return self._inside
+
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
         """Inside; the gate cannot be closed meanwhile."""

@@ -63,6 +63,8 @@ class _Health:
             return f"no answer within {PROBE_S:g} s"
         except RequestRefusedError as error:
             return str(error)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the service is not well)
+            return f"{type(error).__name__}"
         return ""
 
 

@@ -26,7 +26,7 @@ class Ingress:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = ServiceSettings.model_validate(settings)
-        self._policies = ServedPolicies()
+        self._policies = ServedPolicies(self._settings.request_timeout_s)
         self._service = open_service(
             self._settings.store, keys=_path(self._settings.keys), tokens=_path(self._settings.tokens)
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, cast
 
 from ray import serve
@@ -26,7 +28,8 @@ class _NoSuchSlotError(Exception):
 class ServedPolicies:
     """Implements `answering.Policies`."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._primary: Serving | None = None
         self._canary: Serving | None = None
         self._handles: dict[str, DeploymentHandle[Any]] = {}
@@ -48,13 +51,21 @@ class ServedPolicies:
             return canary.slot
         return self._primary.slot
 
-    async def parts(self, kind: str, body: Mapping[str, Any], slot: str) -> AsyncIterator[Any]:
+    async def parts(self, kind: str, body: Mapping[str, Any], slot: str) -> AsyncGenerator[Any, None]:
         """See `Policies`. A slot that was given up meanwhile is the primary's."""
         assert self._primary is not None
         chosen = slot if slot in self.slots else self._primary.slot
+        deadline, response = time.monotonic() + self._timeout_s, None
         try:
-            async for part in self._handle(chosen).answer.remote(kind, dict(body)):
+            response = self._handle(chosen).answer.remote(kind, dict(body))
+            while True:
+                try:
+                    part = await asyncio.wait_for(anext(response), max(0.0, deadline - time.monotonic()))
+                except StopAsyncIteration:
+                    return
                 yield part
+        except TimeoutError:
+            raise RequestRefusedError(f"no whole answer within {self._timeout_s:g} s", 504, "timeout") from None
         except BackPressureError as error:
             raise RequestRefusedError("too many requests are waiting", 503, "overloaded", retry_after_s=2) from error
         except (*_LOST, _NoSuchSlotError) as error:
@@ -63,6 +74,9 @@ class ServedPolicies:
             if "EngineDead" in f"{type(error.cause).__name__}{error}":
                 raise ReplicaLostError("the replica's engine is dead") from error
             raise
+        finally:
+            if response is not None:  # nobody reads on: the replica need not write on
+                response.cancel()
 
     def _handle(self, slot: str) -> DeploymentHandle[Any]:
         if slot not in self._handles:

@@ -10,13 +10,16 @@ An answer is written by one release from its first to its last token.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import ValidationError
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
@@ -31,7 +34,10 @@ from rayrlhf.weight_sync.proof import SyncTolerance
 
 REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 DRAIN_S = 300.0
+LOAD_S = 1800.0
 PROBE_S = 30.0
+SAY_S = 5.0
+STUCK_S = 600.0
 
 
 class PolicyServer(LLMServer):
@@ -42,8 +48,7 @@ class PolicyServer(LLMServer):
     async def __init__(self, llm_config: LLMConfig, book: ReleaseBook, slot: Slot) -> None:  # type: ignore[misc]
         # Serve awaits constructors, as the base class has one.
         self._book, self._slot, self._gate = book, slot, Gate()
-        self._board = open_board(str(book.directory))
-        self._last_answer = 0.0
+        self._last_sign = time.monotonic()
         self._broken = ""
         self._refused: tuple[int, str] | None = None
         # A replica that comes up later begins with what its slot serves by then.
@@ -73,21 +78,35 @@ class PolicyServer(LLMServer):
             yield _error(explain(error))
             return
         async with self._gate.passing():
+            if self._broken:
+                return  # nothing is said, so another replica is asked
             yield {"version": self._release.version}
-            async for part in await getattr(self, kind)(request):
-                for event in part if isinstance(part, list) else [part]:
-                    yield event if isinstance(event, str) else event.model_dump()
-        self._last_answer = time.monotonic()
+            async with aclosing(await getattr(self, kind)(request)) as parts:
+                async for part in parts:
+                    self._last_sign = time.monotonic()
+                    for event in part if isinstance(part, list) else [part]:
+                        yield event if isinstance(event, str) else event.model_dump()
 
     async def check_health(self) -> None:
         """Raise unless the engine lives and has written something lately, or writes something now."""
         await super().check_health()
         if self._broken:
             raise RuntimeError(self._broken)
-        is_fresh = time.monotonic() - self._last_answer < PROBE_S
-        if not is_fresh and not self._gate.is_closed:
-            await asyncio.wait_for(self._try_out(), PROBE_S)
         await self._say()
+        silent_s = time.monotonic() - self._last_sign
+        if self._gate.inside:  # long answers are being written; a probe would only wait behind them
+            if silent_s > STUCK_S:
+                raise RuntimeError(f"nothing was written for {silent_s:.0f} s")
+        elif silent_s > PROBE_S and not self._gate.is_closed:
+            await self._probe()
+
+    async def _probe(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_S), self._gate.passing():
+                await self._try_out()
+        except TimeoutError:
+            if not self._gate.is_closed:
+                raise
 
     async def _exchange(self, release: Release) -> None:
         if release.shape != self._release.shape:
@@ -95,7 +114,7 @@ class PolicyServer(LLMServer):
         await asyncio.to_thread(check_files, release)
         async with self._gate.closed(DRAIN_S):
             try:
-                await self._load(release)
+                await self._while_alive(self._load(release))
             except Exception:
                 await self._put_back()
                 raise
@@ -103,14 +122,28 @@ class PolicyServer(LLMServer):
 
     async def _put_back(self) -> None:
         try:
-            await self._load(self._release)
+            await asyncio.to_thread(check_files, self._release)
+            await self._while_alive(self._load(self._release))
         except Exception as error:
             self._broken = f"neither the new nor the old release could be loaded: {error}"
             raise
 
+    async def _while_alive(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await it as long as the engine lives: vLLM never answers calls that its engine took to the grave."""
+        task = asyncio.ensure_future(work)
+        try:
+            async with asyncio.timeout(LOAD_S):
+                while not (await asyncio.wait({task}, timeout=1.0))[0]:
+                    await super().check_health()
+            await task
+        finally:
+            task.cancel()
+
     async def _load(self, release: Release) -> None:
         deviations = await self.collective_rpc("reload_policy", args=(release.model,))
-        await self.reset_prefix_cache()
+        # What is cached was computed by the old weights. The server's own method drops the verdict.
+        if not await self.engine._engine_client.reset_prefix_cache(reset_running_requests=True):
+            raise ReleaseError("the prefix cache could not be emptied: something was still being generated")
         if not max(deviations) <= SyncTolerance.of(self._llm_config.engine_kwargs["dtype"]).layer:
             raise ReleaseError(f"a layer does not compute with the weights that were loaded (off by {max(deviations)})")
         await self._try_out()
@@ -126,13 +159,18 @@ class PolicyServer(LLMServer):
                 raise ReleaseError(f"the test generation failed: {response}")
             if not all(math.isfinite(value) for value in choices[0].logprobs.token_logprobs):
                 raise ReleaseError("the test generation's log-probabilities are not finite")
-        self._last_answer = time.monotonic()
+        self._last_sign = time.monotonic()
 
     async def _say(self) -> None:
+        """Tell the board. That it cannot be reached is no reason to stop serving."""
         refused, reason = self._refused or (None, "")
-        replica = serve.get_replica_context().replica_id.unique_id
         state = ReplicaState(self._slot, self._release.version, refused, reason)
-        await asyncio.wait_for(self._board.say.remote(replica, state), PROBE_S)
+        replica = serve.get_replica_context().replica_id.unique_id
+        try:
+            board = await asyncio.to_thread(open_board, str(self._book.directory))
+            await asyncio.wait_for(board.say.remote(replica, state), SAY_S)
+        except (RayError, TimeoutError, ValueError) as error:
+            logging.getLogger(__name__).warning("the board cannot be reached: %s", error)
 
 
 def _current(book: ReleaseBook, slot: Slot) -> Release:

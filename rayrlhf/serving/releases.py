@@ -1,7 +1,9 @@
 """Releases: the policies that a service has put out, numbered once and for all, and which of them serve now.
 
     runs/service/releases.json     every release with its files' digests; what serves; the canary
-    runs/service/events.jsonl      who became what, when and why
+    runs/service/releases/0007/    its files: hard links where possible, so that an export that takes the place of the
+                                   model later does not take it from the service
+    runs/service/events.jsonl      what became of which, when and why
 
 A release's number is the `policy_version` that its answers carry. Knows nothing of Ray: replicas, the ingress and the
 command line all read it here.
@@ -11,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +27,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from rayrlhf.access.private_files import alone
 from rayrlhf.access.strict import Record, explain
-from rayrlhf.data.durable import DIGESTS, digest_file, write_durably
+from rayrlhf.data.durable import DIGESTS, digest_file, replaced_folder, write_durably
 from rayrlhf.errors import ReleaseError
 from rayrlhf.observability.events import EventLog
 
@@ -44,7 +48,9 @@ class Release(Record):
 
     version: Annotated[int, Field(ge=1)]
     model: str
-    """Its directory, as all nodes see it."""
+    """Its directory, which is the service's own, as all nodes see it."""
+    source: str
+    """Where it came from."""
     files: dict[str, ModelFile]
     shape: str
     """Equal for models that can take each other's place in a running engine."""
@@ -143,7 +149,7 @@ class ReleaseBook:
         return ledger
 
     def register(self, model: Path) -> Release:
-        """Number a model, inside `alone`; the same files in the same place keep their number.
+        """Number a model and keep its files, inside `alone`; the same files from the same place keep their number.
 
         Raises:
             ReleaseError: it is not a model, or is damaged.
@@ -151,17 +157,31 @@ class ReleaseBook:
         """
         ledger, files = self.read(), describe_model(model)
         for release in ledger.releases:
-            if release.model == str(model) and release.files == files:
+            if release.source == str(model) and release.files == files:
                 return release
+        version = max((release.version for release in ledger.releases), default=0) + 1
+        kept = self.directory / "releases" / f"{version:04d}"
         release = Release(
-            version=max((release.version for release in ledger.releases), default=0) + 1,
-            model=str(model),
+            version=version,
+            model=str(kept),
+            source=str(model),
             files=files,
             shape=shape_of(model),
             created_at=datetime.now(UTC),
         )
+        _keep(model, kept, files)
+        check_files(release)
         self.write(ledger.model_copy(update={"releases": (*ledger.releases, release)}))
         return release
+
+
+def _keep(model: Path, kept: Path, files: Mapping[str, ModelFile]) -> None:
+    with replaced_folder(kept, last="config.json") as new:
+        for name in files:
+            try:
+                os.link(model / name, new / name)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(model / name, new / name)
 
 
 def describe_model(model: Path) -> dict[str, ModelFile]:

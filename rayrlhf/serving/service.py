@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,14 @@ class Service:
             release = self.book.register(model)
             primary = _primary(before)
             old = before.release(primary.version)
-            if release.version == old.version:
-                return release
             if release.shape == old.shape:
                 self._change(self._with(before, primary.model_copy(update={"version": release.version}), before.canary))
+            elif before.canary is not None:
+                message = f"release {before.canary.version} is the canary and has the slot that this model needs"
+                raise ReleaseError(f"{message}: promote it or roll it back first")
             else:
                 new = Serving(slot=before.free_slot, version=release.version)
-                self._hand_over(self._bring_up(before, new, wide=True))
+                self._hand_over(before, self._bring_up(before, new, wide=True))
             self._note("published", release, f"for everybody, after release {old.version}")
         return release
 
@@ -103,13 +104,13 @@ class Service:
             canary, primary = _canary(before), _primary(before)
             release = before.release(canary.version)
             if release.shape == before.release(primary.version).shape:
-                after = primary.model_copy(update={"version": release.version})
-                self._change(self._with(before, after, canary))
-                self._commit(self._with(before, after, None))
+                alone = self._with(before, primary.model_copy(update={"version": release.version}), None)
+                self._change(alone, also=[canary])
+                self._apply(alone)
             else:
                 self._apply(before, wide=True)
                 self._wait(before, wide=True)
-                self._hand_over(before)
+                self._hand_over(before, before)
             self._note("promoted", release, f"for everybody, after release {primary.version}")
         return release
 
@@ -144,31 +145,39 @@ class Service:
         try:
             self._apply(self._with(before, _primary(before), None), also=[new], wide=wide)
             self._wait(staged, wide=wide)
-        except (ReleaseError, RunError):
-            self.book.write(before)
-            self._apply(before)
+        except BaseException:
+            self._undo(before)
             raise
         return staged
 
-    def _hand_over(self, staged: Ledger) -> None:
+    def _hand_over(self, before: Ledger, staged: Ledger) -> None:
         """Send everybody to the canary's slot, then end the one that they came from when its answers are written."""
         after = self._with(staged, _canary(staged).model_copy(update={"share": 1.0}), None)
-        self._apply(after, also=[_primary(staged)], wide=True)
-        self._wait(after)
+        try:
+            self._apply(after, also=[_primary(staged)], wide=True)
+            self._wait(after)
+        except BaseException:
+            self._undo(before)
+            raise
         self._commit(after)
 
-    def _change(self, after: Ledger) -> None:
+    def _change(self, after: Ledger, also: Sequence[Serving] = ()) -> None:
         """What the replicas that run can do by themselves."""
         before = self.book.read()
         try:
-            self._apply(after)
+            self._apply(after, also)
             self._wait(after)
-        except (ReleaseError, RunError):
-            self.book.write(before)
-            self._apply(before)
-            self._wait(before)
+        except BaseException:
+            self._undo(before)
             raise
         self.book.write(after)
+
+    def _undo(self, before: Ledger) -> None:
+        """What did not go through is taken back; the replicas do it by themselves."""
+        self.book.write(before)
+        self._apply(before)
+        with suppress(RunError):  # what went wrong first is what is told
+            self._wait(before)
 
     def _commit(self, after: Ledger) -> None:
         self.book.write(after)
@@ -224,8 +233,14 @@ class Service:
         return {replica["replica_id"]: replica["state"] == "RUNNING" for replica in replicas}
 
     def _note(self, event: str, release: Release, what: str) -> None:
-        message = f"release {release.version} ({release.model}): {event.replace('_', ' ')}, {what}"
+        message = f"release {release.version} ({release.source}): {event.replace('_', ' ')}, {what}"
         self.book.events.record(event, message, version=release.version)
+
+
+def end_service() -> None:
+    """End the applications of a service, and nothing else that runs on the cluster's Serve."""
+    for name in (INGRESS, app_name("a"), app_name("b")):
+        serve.delete(name)
 
 
 def serve_config(

@@ -187,7 +187,7 @@ def test_clicks_become_a_promoted_policy_that_is_better_by_the_rule(service):
     assert turn["decision"]["record"]["comparisons"] >= 60
     ledger = ReleaseBook(service.folder / "service").read()
     assert (ledger.primary.version, ledger.canary) == (turn["canary"]["version"], None)
-    assert ledger.release(ledger.primary.version).model == turn["rl"]["model"]
+    assert ledger.release(ledger.primary.version).source == turn["rl"]["model"]
 
 
 def test_a_candidate_that_is_worse_is_rejected_by_the_gates(service):

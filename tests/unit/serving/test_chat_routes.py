@@ -64,13 +64,19 @@ def test_a_stream_ends_with_the_ids_of_what_it_said(serve):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("after", [0, 1])
-def test_a_replica_that_dies_before_it_said_something_is_not_noticed(serve, stream, after):
-    served = serve(policies={"lost": 2, "after": after})
+@pytest.mark.parametrize(("lost", "after"), [(2, 0), (1, 1)])
+def test_a_replica_that_dies_before_it_said_something_is_not_noticed(serve, stream, lost, after):
+    served = serve(policies={"lost": lost, "after": after})
     response = chat(served.client(), stream=stream)
     assert response.status_code == 200
-    assert len(served.policies.asked) == 3
+    assert len(served.policies.asked) == lost + 1
     assert "error" not in response.text
+
+
+def test_a_request_that_replicas_die_of_is_given_to_two_of_them(serve):
+    served = serve(policies={"lost": 99, "after": 1})
+    assert chat(served.client()).status_code == 503
+    assert len(served.policies.asked) == 2
 
 
 def test_a_stream_that_breaks_ends_with_an_error_event_and_without_an_id(serve):
@@ -102,6 +108,7 @@ def test_what_the_engine_refuses_is_passed_on_with_its_status(serve):
         {"messages": [{"role": "robot", "content": "hi"}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": "a\0b"}]},
         {"n": 10_000},
         {"n": 0},
         {"stream": "yes"},
@@ -193,3 +200,12 @@ def test_health_asks_the_policy_and_needs_no_token(serve):
 
 def test_what_is_not_there_is_said_in_json(serve):
     assert TestClient(serve().app).get("/v1/nothing").json()["error"]["code"] == "not_found"
+
+
+def test_a_bug_is_told_in_the_shape_that_clients_read_and_health_survives_it(serve):
+    served = serve(policies={"lost": 1, "after": 0, "with_error": KeyError})
+    response = chat(served.client())
+    assert (response.status_code, response.json()["error"]["type"]) == (500, "server_error")
+    served.policies.lost = 1
+    broken = TestClient(served.app).get("/health")
+    assert broken.json()["error"]["message"] == "KeyError"

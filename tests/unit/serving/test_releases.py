@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_releases_are_numbered_once_and_for_all(book, tmp_path):
     assert [book.register(model).version for model in (one, two, one)] == [1, 2, 1]
     make_model(tmp_path / "one", 2.0)
     assert book.register(one).version == 3, "other weights in the same place are another release"
-    assert ReleaseBook(book.directory).read().release(2).model == str(two)
+    assert ReleaseBook(book.directory).read().release(2).source == str(two)
 
 
 def test_a_flipped_bit_is_found_before_and_after_the_release(book, tmp_path):
@@ -46,9 +47,18 @@ def test_a_flipped_bit_is_found_before_and_after_the_release(book, tmp_path):
         check_files(release)
     with pytest.raises(ReleaseError, match=r"model\.safetensors: not what was exported"):
         describe_model(model)
-    (model / "model.safetensors").unlink()
+    (Path(release.model) / "model.safetensors").unlink()
     with pytest.raises(ReleaseError, match=r"model\.safetensors: No such file"):
         check_files(release)
+
+
+def test_an_export_that_takes_the_place_of_a_released_model_does_not_take_it_from_the_service(book, tmp_path):
+    release = book.register(make_model(tmp_path / "model"))
+    shutil.rmtree(tmp_path / "model")
+    make_model(tmp_path / "model", 2.0)
+    check_files(release)
+    assert book.register(tmp_path / "model").version == 2
+    check_files(release)
 
 
 def test_a_model_without_noted_digests_is_taken_as_it_is(book, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from rayrlhf.config.load import settings_of
 from rayrlhf.errors import ConfigError
-from rayrlhf.serving.reward_server import _require_free
+from rayrlhf.serving.foreground import require_free
 from rayrlhf.serving.reward_service import reward_application
 from rayrlhf.serving.reward_settings import RewardServiceSettings
 from tests.unit.rewards.services import SERVED, listening
@@ -36,4 +36,4 @@ def test_an_application_is_built_without_starting_anything():
 
 def test_a_port_that_is_taken_is_said_before_anything_is_started():
     with listening(lambda *_: None) as url, pytest.raises(ConfigError, match="cannot be listened on"):
-        _require_free("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        require_free("127.0.0.1", int(url.rsplit(":", 1)[1]))
