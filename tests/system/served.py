@@ -59,6 +59,11 @@ class Serving:
         """The process of one replica of the policy."""
         return _pids("ServeReplica:policy-")[0]
 
+    def engine(self):
+        """The process in which one replica's weights are."""
+        children = psutil.Process(self.replica()).children(recursive=True)
+        return next(process.pid for process in children if _title(process).startswith("VLLM::EngineCore"))
+
     def kill_ingress(self):
         """End the HTTP side at once."""
         for pid in _pids("ServeReplica:ingress"):

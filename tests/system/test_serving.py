@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,16 @@ def test_another_architecture_comes_in_new_replicas_without_losing_a_request(ser
     outcomes, release = asyncio.run(story())
     assert failed(outcomes) == []
     assert serving.version() == release.version
+
+
+def test_an_engine_that_dies_in_a_load_is_replaced_and_the_new_release_comes_out(serving):
+    engine = serving.engine()
+    os.kill(engine, signal.SIGSTOP)  # so that the load has begun and not ended when the engine dies
+    death = threading.Timer(5, os.kill, (engine, signal.SIGKILL))
+    death.start()
+    release = serving.service.publish(serving.model("after death", 11, layers=3))
+    death.join()
+    assert {serving.version() for _ in range(4)} == {release.version}
 
 
 def test_every_vote_that_was_acknowledged_is_stored_once_though_the_http_side_is_killed(serving):
