@@ -12,6 +12,7 @@ from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
+from ray.util.metrics import Counter
 
 from rayrlhf.errors import RequestRefusedError
 from rayrlhf.serving.answering import ReplicaLostError
@@ -33,6 +34,8 @@ class ServedPolicies:
         self._primary: Serving | None = None
         self._canary: Serving | None = None
         self._handles: dict[str, DeploymentHandle[Any]] = {}
+        self._lost = Counter("rayrlhf_replicas_lost", "Requests whose replica was lost.", tag_keys=("slot",))
+        self._asked = Counter("rayrlhf_requests_to_policies", "Requests given to replicas.", tag_keys=("slot", "kind"))
 
     def route(self, primary: Serving, canary: Serving | None) -> None:
         """Send users here from now on."""
@@ -56,6 +59,7 @@ class ServedPolicies:
         assert self._primary is not None
         chosen = slot if slot in self.slots else self._primary.slot
         deadline, response = time.monotonic() + self._timeout_s, None
+        self._asked.inc(tags={"slot": chosen, "kind": kind})
         try:
             response = self._handle(chosen).answer.remote(kind, dict(body))
             while True:
@@ -69,9 +73,11 @@ class ServedPolicies:
         except BackPressureError as error:
             raise RequestRefusedError("too many requests are waiting", 503, "overloaded", retry_after_s=2) from error
         except (*_LOST, _NoSuchSlotError) as error:
+            self._lost.inc(tags={"slot": chosen})
             raise ReplicaLostError(str(error)) from error
         except RayTaskError as error:
             if "EngineDead" in f"{type(error.cause).__name__}{error}":
+                self._lost.inc(tags={"slot": chosen})
                 raise ReplicaLostError("the replica's engine is dead") from error
             raise
         finally:

@@ -23,6 +23,7 @@ from ray.exceptions import RayError
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
+from ray.util.metrics import Gauge
 
 from rayrlhf.access.strict import explain
 from rayrlhf.errors import ReleaseError
@@ -51,6 +52,7 @@ class PolicyServer(LLMServer):
         self._last_sign = time.monotonic()
         self._broken = ""
         self._refused: tuple[int, str] | None = None
+        self._gauge = Gauge("rayrlhf_policy_release", "The release that a replica serves.", ("slot", "replica"))
         # A replica that comes up later begins with what its slot serves by then.
         self._release = _current(book, slot)
         check_files(self._release)
@@ -67,7 +69,8 @@ class PolicyServer(LLMServer):
             try:
                 await self._exchange(self._book.read().release(version))
             except Exception as error:  # noqa: BLE001 (whatever it is, the old release serves and the board says why)
-                self._refused = version, f"{type(error).__name__}: {error}"
+                # A replica that is broken is replaced; its successor says whether it takes the release.
+                self._refused = None if self._broken else (version, f"{type(error).__name__}: {error}")
         await self._say()
 
     async def answer(self, kind: str, body: dict[str, Any]) -> AsyncIterator[Any]:
@@ -166,6 +169,7 @@ class PolicyServer(LLMServer):
         refused, reason = self._refused or (None, "")
         state = ReplicaState(self._slot, self._release.version, refused, reason)
         replica = serve.get_replica_context().replica_id.unique_id
+        self._gauge.set(self._release.version, tags={"slot": self._slot, "replica": replica})
         try:
             board = await asyncio.to_thread(open_board, str(self._book.directory))
             await asyncio.wait_for(board.say.remote(replica, state), SAY_S)
