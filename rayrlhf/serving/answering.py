@@ -12,6 +12,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -116,6 +117,9 @@ async def whole(service: FeedbackService, policies: Policies, question: Question
     """A response that is not streamed, with its ids; and the version that wrote it."""
     begun = await begin(policies, question)
     response = dict(begun.first)
+    with suppress(ReplicaLostError):  # what was asked for is here
+        async for _ in begun.rest:
+            pass
     texts = [_text_of(choice) for choice in sorted(response["choices"], key=lambda choice: int(choice["index"]))]
     return response | await _sign(service, question, begun.version, texts), begun.version
 

@@ -66,6 +66,7 @@ class ServedPolicies:
                 try:
                     part = await asyncio.wait_for(anext(response), max(0.0, deadline - time.monotonic()))
                 except StopAsyncIteration:
+                    response = None
                     return
                 yield part
         except TimeoutError:
