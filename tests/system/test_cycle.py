@@ -37,7 +37,7 @@ class Service:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.token = TokenFile(folder / "tokens.json").issue("ada", "labeller", 1)
+        self.tokens = TokenFile(folder / "tokens.json")
         model = tiny.write_policy(folder / "first", seed=0)
         settings = {
             "directory": folder / "service", "store": folder / "feedback.db", "tokens": folder / "tokens.json",
@@ -48,9 +48,13 @@ class Service:
         self.log = (folder / "serve.log").open("w+")
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, cwd=ROOT, env=environment)
-        self.client = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {self.token}"}, timeout=120
-        )
+        self.client = self.labeller()
+
+    def labeller(self):
+        """A client for somebody who has not labelled yet: there is a cap on what one person does in a day."""
+        token = self.tokens.issue(uuid.uuid4().hex, "labeller", 1)
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=120)
 
     def wait(self):
         for _ in range(600):
@@ -63,10 +67,11 @@ class Service:
     def text(self):
         return (self.folder / "serve.log").read_text()
 
-    def label(self, prompt, answers=4):
+    def label(self, prompt, client=None, answers=4):
         """Ask for answers and rank them by the rule; whether it made a comparison."""
         wanted = {"messages": [{"role": "user", "content": prompt}], "answers": answers, "max_tokens": 12}
-        response = self.client.post("/v1/tasks", json=wanted)
+        client = client or self.client
+        response = client.post("/v1/tasks", json=wanted)
         if response.status_code == 409:
             return False
         assert response.status_code == 201, response.text
@@ -77,7 +82,7 @@ class Service:
             "ranks": [1 + sum(other > score for other in set(scores)) for score in scores],
             "idempotency_key": uuid.uuid4().hex, "task_id": task["task_id"],
         }  # fmt: skip
-        assert self.client.post("/v1/comparisons", json=post).status_code == 201
+        assert client.post("/v1/comparisons", json=post).status_code == 201
         return True
 
     def end(self):
@@ -138,11 +143,12 @@ class Labeller(threading.Thread):
         self.service, self.stopped, self.error = service, threading.Event(), None
 
     def run(self):
+        client = self.service.labeller()
         try:
             for number in range(10_000):
-                if self.stopped.is_set():
+                if self.stopped.wait(0.5):
                     return
-                self.service.label(jobs.QUESTIONS[number % len(jobs.QUESTIONS)])
+                self.service.label(jobs.QUESTIONS[number % len(jobs.QUESTIONS)], client)
         except Exception as error:  # noqa: BLE001 (the test fails with it)
             self.error = error
 
