@@ -26,7 +26,7 @@ from rayrlhf.errors import DataError
 from rayrlhf.feedback.reading import Snapshot
 from rayrlhf.feedback.store import open_store
 from rayrlhf.runtime.cluster import disconnect
-from rayrlhf.serving.releases import ReleaseBook
+from rayrlhf.serving.releases import Ledger, ReleaseBook
 from rayrlhf.serving.whereabouts import find_service, on_its_cluster
 from rayrlhf.stages.policy_comparison import Contest, compare_policies, pair_accuracy
 from rayrlhf.stages.reward_model import run_reward
@@ -58,12 +58,12 @@ class Cycle:
 
         """
         self.job.check()
-        self._where()
+        find_service(self.job.service.directory)
         with locked(self.root):
             turn = self._turn()
             if turn is None:
                 return "nothing to do"
-            decision = _TurnRun(self.job, turn, self.say, self.root).run()
+            decision = _TurnRun(self.job, turn, self.say).run()
             self.say(f"{turn.folder.name}: {decision['decision']}: {decision['why']}")
             return str(decision["decision"])
 
@@ -73,18 +73,12 @@ class Cycle:
             return begun[-1]
         since = _cutoff(begun[-1]) if begun else None
         wanted, deadline = self.job.collect.min_comparisons, time.monotonic() + self.job.collect.wait_s
-        while (new := count_new(self._snapshot(), since)) < wanted:
+        while (new := count_new(read_feedback(self.job), since)) < wanted:
             if time.monotonic() >= deadline:
                 self.say(f"{new} new comparisons, collect.min_comparisons = {wanted}: nothing to do")
                 return None
             time.sleep(LOOK_S)
         return next_turn(self.root, len(begun) + 1)
-
-    def _snapshot(self) -> Snapshot:
-        return read_feedback(self.job)
-
-    def _where(self) -> None:
-        find_service(self.job.service.directory)
 
 
 def read_feedback(job: CycleJob) -> Snapshot:
@@ -100,7 +94,6 @@ class _TurnRun:
     job: CycleJob
     turn: Turn
     say: Say
-    root: Path
 
     def run(self) -> dict[str, Any]:
         """Everything that is not done yet; returns the decision."""
@@ -118,9 +111,7 @@ class _TurnRun:
 
     def _collect(self) -> dict[str, Any]:
         begun, snapshot = datetime.now(UTC), read_feedback(self.job)
-        ledger = ReleaseBook(Path(self.job.service.directory)).read()
-        assert ledger.primary is not None
-        serving = ledger.release(ledger.primary.version)
+        serving = self._ledger().release(self._serving())
         found = write_data(snapshot, self.turn.folder / "data", self.job.collect, self._learned_until())
         self.say(f"{self.turn.folder.name}: {found}")
         if not found["comparisons"] or not found["held_out"]:
@@ -163,12 +154,10 @@ class _TurnRun:
 
     def _canary(self, candidate: str) -> dict[str, Any]:
         """Put the candidate out; one that was put out before the turn was cut off is there already."""
-        where = find_service(self.job.service.directory)
-        ledger = ReleaseBook(Path(where.settings.directory)).read()
-        assert ledger.primary is not None
-        with on_its_cluster(where) as service:
+        against = self._serving()
+        with on_its_cluster(find_service(self.job.service.directory)) as service:
             release = service.canary(Path(candidate), self.job.canary.share)
-        return {"version": release.version, "against": ledger.primary.version}
+        return {"version": release.version, "against": against}
 
     def _judge(self, canary: dict[str, Any]) -> dict[str, Any]:
         """Wait for people's judgement; remembered before anything is done about it."""
@@ -189,9 +178,9 @@ class _TurnRun:
 
     def _settle(self, version: int, verdict: dict[str, Any]) -> dict[str, Any]:
         """Promote or take back; what somebody else has done meanwhile stands, and is what is written down."""
-        where, why = find_service(self.job.service.directory), verdict["why"]
+        why = verdict["why"]
         if self._state_of(version) == "canary":
-            with on_its_cluster(where) as service:
+            with on_its_cluster(find_service(self.job.service.directory)) as service:
                 if verdict["promote"]:
                     service.promote()
                 else:
@@ -203,17 +192,25 @@ class _TurnRun:
 
     def _state_of(self, version: int) -> str:
         """`primary`, `canary`, or empty: what serves now."""
-        ledger = ReleaseBook(Path(find_service(self.job.service.directory).settings.directory)).read()
-        if ledger.primary is not None and ledger.primary.version == version:
+        if self._serving() == version:
             return "primary"
-        return "canary" if ledger.canary is not None and ledger.canary.version == version else ""
+        canary = self._ledger().canary
+        return "canary" if canary is not None and canary.version == version else ""
+
+    def _serving(self) -> int:
+        primary = self._ledger().primary
+        assert primary is not None, "a service that runs serves something"
+        return primary.version
+
+    def _ledger(self) -> Ledger:
+        return ReleaseBook(Path(find_service(self.job.service.directory).settings.directory)).read()
 
     def _data(self, name: str) -> Path:
         return self.turn.folder / "data" / f"{name}.jsonl"
 
     def _before(self) -> list[Turn]:
         """Earlier turns, the last one first."""
-        return [turn for turn in reversed(turns(self.root)) if turn.folder < self.turn.folder]
+        return [turn for turn in reversed(turns(self.turn.folder.parent)) if turn.folder < self.turn.folder]
 
     def _learned_until(self) -> datetime | None:
         """Until when corrections are in the policy that serves: fine-tuned on by a turn that was promoted."""

@@ -140,10 +140,16 @@ def digest_file(path: Path) -> tuple[int, str]:
     return _digest(path.open("rb"))
 
 
+def describe_file(path: Path) -> dict[str, int | str]:
+    """Size and digest as manifests hold them."""
+    size, sha256 = digest_file(path)
+    return {"bytes": size, "sha256": sha256}
+
+
 def write_digests(folder: Path) -> None:
     """Note size and digest of each file of a local folder in `digests.json`, by which damage is found later."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != DIGESTS)
-    noted = {path.name: {"bytes": size, "sha256": sha} for path in files for size, sha in [digest_file(path)]}
+    noted = {path.name: describe_file(path) for path in files}
     write_durably(folder / DIGESTS, json.dumps(noted, indent=1).encode())
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rayrlhf.data.durable import (
-    digest_file,
+    describe_file,
     entries,
     is_file,
     make_folder,
@@ -80,7 +80,7 @@ class CheckpointStore:
             "config": self._config,
             "prompts_digest": self._prompts_digest,
             "in_flight_groups": in_flight,
-            "files": {**described, STATE: _describe(folder / STATE)},
+            "files": {**described, STATE: describe_file(folder / STATE)},
         }
         write_durably(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
@@ -154,14 +154,9 @@ def verify(folder: Path) -> Manifest:
             raise CheckpointError(
                 f"{file}: missing; {folder.name} cannot be used: remove it to go on from an older one"
             )
-        if _describe(file) != wanted:
+        if describe_file(file) != wanted:
             raise CheckpointError(
                 f"{file}: not the file that was saved (its size or sha256 differs); {folder.name} cannot be used: "
                 "remove it to go on from an older one"
             )
     return manifest
-
-
-def _describe(file: Path) -> dict[str, int | str]:
-    size, sha256 = digest_file(file)
-    return {"bytes": size, "sha256": sha256}

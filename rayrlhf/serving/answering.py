@@ -136,7 +136,7 @@ async def events(service: FeedbackService, question: Question, begun: Begun) -> 
         signed = await _sign(service, question, begun.version, transcript.texts)
         yield _event(transcript.frame | {"choices": []} | signed)
         yield DONE
-    except Exception as error:
+    except Exception as error:  # the status line is sent: an event is all that can still be said
         lost = isinstance(error, ReplicaLostError)
         message = "the replica that was answering is gone; ask again" if lost else "the answer could not be finished"
         if not lost:

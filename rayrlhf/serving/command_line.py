@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from rayrlhf.config.load import settings_of
 from rayrlhf.errors import ConfigError
-from rayrlhf.serving.foreground import end_requested, require_free
 from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.settings import ServiceSettings
 
@@ -65,10 +64,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         return _serve_reward(arguments)
     settings = settings_of(ServiceSettings, arguments.settings)
     folder = _folder(arguments.model)
-    from ray import serve
-
     from rayrlhf.runtime.cluster import RoleBundle, address, check_feasible, connect
-    from rayrlhf.serving.service import Service, end_service
+    from rayrlhf.serving.foreground import end, end_requested, require_free
+    from rayrlhf.serving.names import INGRESS, app_name
+    from rayrlhf.serving.service import Service
     from rayrlhf.serving.whereabouts import Whereabouts
 
     require_free(settings.host, settings.port)
@@ -81,10 +80,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         print(f"http://{settings.host}:{settings.port}/ answers; {_access(settings)}", flush=True)
         asked.wait()
     finally:
-        if arguments.address:  # somebody else's cluster: only what is ours
-            end_service()
-        else:
-            serve.shutdown()
+        end([INGRESS, app_name("a"), app_name("b")], is_shared=arguments.address is not None)
     return 0
 
 

@@ -1,10 +1,13 @@
-"""A service as a foreground process: its port is free before anything starts, and signals ask it to end."""
+"""A service in the foreground: its port is free before anything starts, signals end it, and it ends what it started."""
 
 from __future__ import annotations
 
 import signal
 import socket
 import threading
+from collections.abc import Sequence
+
+from ray import serve
 
 from rayrlhf.errors import ConfigError
 
@@ -25,3 +28,12 @@ def end_requested() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
     return asked
+
+
+def end(applications: Sequence[str], *, is_shared: bool) -> None:
+    """End a service; on a cluster that is others' too, its own applications and not Serve."""
+    if not is_shared:
+        serve.shutdown()
+        return
+    for name in applications:
+        serve.delete(name)

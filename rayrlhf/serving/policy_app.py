@@ -9,9 +9,9 @@ from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from rayrlhf.runtime.environment import serving_variables
-from rayrlhf.serving.policy_scaling import replicas
 from rayrlhf.serving.policy_server import DRAIN_S, PolicyServer
 from rayrlhf.serving.releases import ReleaseBook
+from rayrlhf.serving.scaling import replicas
 from rayrlhf.serving.settings import ServiceSettings
 
 
@@ -26,7 +26,7 @@ def build(args: dict[str, Any]) -> Application:
         deployment_config=_deployment(settings, model.version),
         accelerator_config={"kind": "gpu" if settings.gpus else "cpu"},
         placement_group_config={"bundle_per_worker": _bundle(settings)},
-        runtime_env={"env_vars": serving_variables(_threads(settings), settings.kv_cache_gib)},
+        runtime_env={"env_vars": serving_variables(settings.thread_count, settings.kv_cache_gib)},
         experimental_configs={"stream_batching_interval_ms": 0},
     )
     return build_llm_deployment(config, deployment_cls=PolicyServer, bind_kwargs={"book": book, "slot": args["slot"]})
@@ -65,7 +65,3 @@ def _deployment(settings: ServiceSettings, version: int) -> dict[str, Any]:
 def _bundle(settings: ServiceSettings) -> dict[str, float]:
     cpus = settings.cpus / settings.tensor_parallel
     return {"CPU": cpus, "GPU": settings.gpus} if settings.gpus else {"CPU": cpus}
-
-
-def _threads(settings: ServiceSettings) -> int:
-    return settings.threads or max(1, int(settings.cpus))

@@ -8,7 +8,7 @@ from ray import serve
 
 from rayrlhf.errors import RunError
 from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
-from rayrlhf.serving.foreground import end_requested, require_free
+from rayrlhf.serving.foreground import end, end_requested, require_free
 from rayrlhf.serving.reward_service import reward_application
 from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.served_model import check_reward_model
@@ -26,7 +26,7 @@ def serve_reward(model: str, settings: RewardServiceSettings, ray_address: str |
     """
     start_reward_service(model, settings, ray_address)
     end_requested().wait()
-    stop_reward_service()
+    end([APPLICATION], is_shared=ray_address is not None)
 
 
 def start_reward_service(model: str, settings: RewardServiceSettings, ray_address: str | None = None) -> str:
@@ -40,15 +40,10 @@ def start_reward_service(model: str, settings: RewardServiceSettings, ray_addres
         application = reward_application(str(Path(model).absolute()), settings, served)
         serve.run(application, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        stop_reward_service()
+        end([APPLICATION], is_shared=ray_address is not None)
         raise RunError(f"the reward service did not start: {error}") from None
     url = f"http://{settings.host}:{settings.port}"
     print(f"{url} scores with {served.model} ({served.digest})", flush=True)
     if not Path(settings.tokens).exists():
         print(f"nobody has a token yet: rayrlhf feedback token NAME --tokens {settings.tokens}", flush=True)
     return url
-
-
-def stop_reward_service() -> None:
-    """End the application and Serve on this cluster."""
-    serve.shutdown()

@@ -29,6 +29,7 @@ from rayrlhf.rewards.wire import Scored, ServedModel
 from rayrlhf.runtime.environment import quiet_process, set_variables
 from rayrlhf.serving.reward_routes import LIMITS, reward_router
 from rayrlhf.serving.reward_settings import RewardServiceSettings
+from rayrlhf.serving.scaling import scale
 from rayrlhf.serving.served_model import model_digest
 
 HEALTH_PERIOD_S = 5.0
@@ -42,15 +43,6 @@ START_ATTEMPTS = 3
 
 def reward_application(model: str, settings: RewardServiceSettings, served: ServedModel) -> serve.Application:
     """The application: an ingress over replicas of the model in a local directory, which was checked."""
-    scale: dict[str, Any] = {"num_replicas": settings.replicas}
-    if settings.max_replicas is not None and settings.max_replicas > settings.replicas:
-        scale = {
-            "autoscaling_config": {
-                "min_replicas": settings.replicas,
-                "max_replicas": settings.max_replicas,
-                "target_ongoing_requests": 4,
-            }
-        }
     replica = serve.deployment(
         RewardReplica,
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
@@ -58,7 +50,7 @@ def reward_application(model: str, settings: RewardServiceSettings, served: Serv
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         max_constructor_retry_count=START_ATTEMPTS,
-        **scale,
+        **scale(settings.replicas, settings.max_replicas, ONGOING // 8),
     )
     ingress = serve.deployment(
         serve.ingress()(RewardIngress),
@@ -72,14 +64,13 @@ class RewardReplica:
     """One copy of the model; batches what several clients send."""
 
     def __init__(self, model: str, settings: RewardServiceSettings, served: ServedModel) -> None:
-        threads = settings.threads or max(1, int(settings.cpus))
-        set_variables(quiet_process(threads))
+        set_variables(quiet_process(settings.thread_count))
         import torch
 
         from rayrlhf.rewards.model import ModelReward
         from rayrlhf.serving.scoring_lane import ScoringLane
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(settings.thread_count)
         found = model_digest(Path(model))
         if found != served.digest:
             raise ModelError(f"{model}: on this node it is another model ({found}, not {served.digest})")

@@ -6,21 +6,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rayrlhf.config.base import NonNegativeFloat, PositiveFloat, PositiveInt, Section
-from rayrlhf.serving.settings import Here
+from rayrlhf.config.base import NonNegativeFloat, PositiveFloat, PositiveInt
+from rayrlhf.serving.settings import Here, ListeningSettings
 
 
-class RewardServiceSettings(Section):
+class RewardServiceSettings(ListeningSettings):
     """One service. Its model and its tokens are seen by all its nodes."""
 
     tokens: Here = Field("runs/feedback/tokens.json", description="bearer tokens, as `rayrlhf feedback token` issues")
-    host: str = Field("127.0.0.1", description="address to listen on; there is no TLS here")
-    port: PositiveInt = Field(8000, description="port to listen on")
-    replicas: PositiveInt = Field(1, description="copies of the model; with max_replicas, the fewest")
-    max_replicas: PositiveInt | None = Field(None, description="scale up to as many with the load; unset: fixed")
-    cpus: NonNegativeFloat = Field(1.0, description="CPUs that one replica reserves")
     gpus: NonNegativeFloat = Field(0.0, description="GPUs that one replica reserves, and computes on if it has any")
-    threads: PositiveInt | None = Field(None, description="compute threads of one replica; unset: its cpus")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
     micro_batch_tokens: PositiveInt = Field(4096, description="padded tokens of one forward pass")
     max_sequence_tokens: PositiveInt = Field(2048, description="longest sequence; the left of the prompt is cut")
@@ -29,12 +23,10 @@ class RewardServiceSettings(Section):
     burst: PositiveInt = Field(1000, description="requests of one user at once")
 
     @model_validator(mode="after")
-    def _counts(self) -> Self:
+    def _sequences_fit(self) -> Self:
         if self.max_sequence_tokens > self.micro_batch_tokens:
             raise ValueError(
                 f"max_sequence_tokens = {self.max_sequence_tokens} does not fit micro_batch_tokens = "
                 f"{self.micro_batch_tokens}"
             )
-        if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas: at least replicas ({self.replicas}) is expected")
         return self

@@ -24,8 +24,8 @@ from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 from rayrlhf.errors import InterruptedRunError, ReleaseError, RunError
 from rayrlhf.runtime.board import read_board
 from rayrlhf.serving.names import INGRESS, POLICY, app_name
-from rayrlhf.serving.policy_scaling import expected, replicas
 from rayrlhf.serving.releases import Ledger, Release, ReleaseBook, ReplicaState, Serving, Slot
+from rayrlhf.serving.scaling import expected, replicas
 from rayrlhf.serving.settings import ServiceSettings
 
 
@@ -142,42 +142,37 @@ class Service:
         """Start a slot that nobody is sent to yet. Its replicas read the ledger, so that is written first."""
         staged = self._with(before, _primary(before), new)
         self.book.write(staged)
-        try:
+        with self._or_as(before):
             self._apply(self._with(before, _primary(before), None), also=[new], wide=wide)
             self._wait(staged, wide=wide)
-        except BaseException:
-            self._undo(before)
-            raise
         return staged
 
     def _hand_over(self, before: Ledger, staged: Ledger) -> None:
         """Send everybody to the canary's slot, then end the one that they came from when its answers are written."""
         after = self._with(staged, _canary(staged).model_copy(update={"share": 1.0}), None)
-        try:
+        with self._or_as(before):
             self._apply(after, also=[_primary(staged)], wide=True)
             self._wait(after)
-        except BaseException:
-            self._undo(before)
-            raise
         self._commit(after)
 
     def _change(self, after: Ledger, also: Sequence[Serving] = ()) -> None:
         """What the replicas that run can do by themselves."""
-        before = self.book.read()
-        try:
+        with self._or_as(self.book.read()):
             self._apply(after, also)
             self._wait(after)
-        except BaseException:
-            self._undo(before)
-            raise
         self.book.write(after)
 
-    def _undo(self, before: Ledger) -> None:
-        """What did not go through is taken back; the replicas do it by themselves."""
-        self.book.write(before)
-        self._apply(before)
-        with suppress(RunError):  # what went wrong first is what is told
-            self._wait(before)
+    @contextmanager
+    def _or_as(self, before: Ledger) -> Iterator[None]:
+        """What does not go through, or is interrupted, is taken back; the replicas do it by themselves."""
+        try:
+            yield
+        except BaseException:
+            self.book.write(before)
+            self._apply(before)
+            with suppress(RunError):  # what went wrong first is what is told
+                self._wait(before)
+            raise
 
     def _commit(self, after: Ledger) -> None:
         self.book.write(after)
@@ -235,12 +230,6 @@ class Service:
     def _note(self, event: str, release: Release, what: str) -> None:
         message = f"release {release.version} ({release.source}): {event.replace('_', ' ')}, {what}"
         self.book.events.record(event, message, version=release.version)
-
-
-def end_service() -> None:
-    """End the applications of a service, and nothing else that runs on the cluster's Serve."""
-    for name in (INGRESS, app_name("a"), app_name("b")):
-        serve.delete(name)
 
 
 def serve_config(

@@ -1,4 +1,4 @@
-"""How a policy is served: every key with its default. No torch, no Ray."""
+"""How a policy is served, and what all services share: every key with its default. No torch, no Ray."""
 
 from __future__ import annotations
 
@@ -18,24 +18,42 @@ Here = Annotated[str, AfterValidator(_absolute)]
 """A path, made absolute, because replicas have other working directories; a URL as it is."""
 
 
-class ServiceSettings(Section):
-    """One service. Its directory, store, keys and tokens are seen by all its nodes."""
+class ListeningSettings(Section):
+    """Where a service listens, how many replicas it has, and what one of its users may ask for."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; there is no TLS here")
+    port: PositiveInt = Field(8000, description="port to listen on")
+    replicas: PositiveInt = Field(1, description="copies of the model; with max_replicas, the fewest")
+    max_replicas: PositiveInt | None = Field(None, description="scale up to as many with the load; unset: fixed")
+    cpus: NonNegativeFloat = Field(1.0, description="CPUs that one replica reserves")
+    threads: PositiveInt | None = Field(None, description="CPU: compute threads of one replica; unset: its cpus")
+    requests_per_minute: PositiveFloat = Field(120.0, description="of one user at one ingress, in the long run")
+    burst: PositiveInt = Field(30, description="requests of one user at once")
+
+    @property
+    def thread_count(self) -> int:
+        """Compute threads of one replica."""
+        return self.threads or max(1, int(self.cpus))
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas: at least replicas ({self.replicas}) is expected")
+        return self
+
+
+class ServiceSettings(ListeningSettings):
+    """One service of a policy. Its directory, store, keys and tokens are seen by all its nodes."""
 
     name: str = Field("policy", description="the model's id in requests")
     directory: Here = Field("runs/service", description="where its releases are written down")
     store: Here = Field("runs/feedback/feedback.db", description="the feedback store: SQLite file or PostgreSQL URL")
     keys: Here | None = Field(None, description="signing keys; unset: beside the store")
     tokens: Here | None = Field(None, description="bearer tokens; unset: beside the store")
-    host: str = Field("127.0.0.1", description="address to listen on; there is no TLS here")
-    port: PositiveInt = Field(8000, description="port to listen on")
-    replicas: PositiveInt = Field(1, description="replicas of the policy; with max_replicas, the fewest")
-    max_replicas: PositiveInt | None = Field(None, description="scale up to as many with the load; unset: fixed")
     canary_replicas: PositiveInt = Field(1, description="replicas of a canary, until everybody gets it")
     ingresses: PositiveInt = Field(1, description="replicas of the HTTP side")
-    cpus: NonNegativeFloat = Field(1.0, description="CPUs that one replica reserves")
     gpus: NonNegativeFloat = Field(0.0, description="GPUs of one tensor-parallel rank; 0: vLLM's CPU build")
     tensor_parallel: PositiveInt = Field(1, description="ranks of one replica")
-    threads: PositiveInt | None = Field(None, description="CPU: compute threads of one replica; unset: its cpus")
     kv_cache_gib: PositiveInt = Field(1, description="CPU: GiB of KV cache of one replica")
     gpu_memory_share: PositiveFloat = Field(0.9, description="GPU: share of its memory that vLLM takes")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the weights that compute")
@@ -44,11 +62,3 @@ class ServiceSettings(Section):
     max_queued: NonNegativeInt = Field(128, description="requests that wait in one ingress; more are told 503")
     enforce_eager: bool = Field(True, description="no compilation: starts faster, serves slower on GPUs")
     request_timeout_s: PositiveFloat = Field(600.0, description="deadline of one answer")
-    requests_per_minute: PositiveFloat = Field(120.0, description="of one user at one ingress, in the long run")
-    burst: PositiveInt = Field(30, description="requests of one user at once")
-
-    @model_validator(mode="after")
-    def _counts(self) -> Self:
-        if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas: at least replicas ({self.replicas}) is expected")
-        return self

@@ -12,11 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import ray
-from ray import serve
-
-from rayrlhf.runtime.cluster import connect
-from tests.system.served import Serving, post_feedback
+from tests.system.served import post_feedback, running
 
 
 def main():
@@ -24,10 +20,7 @@ def main():
     parser.add_argument("--posts", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=3)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        serving = Serving(Path(folder), replicas=1)
-        connect()
-        serving.service.start(serving.model("first", 0))
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), replicas=1) as serving:
         each = arguments.posts // 16
         answers = [[serving.answer(f"user {user}", n) for n in range(each)] for user in range(16)]
         acknowledged, stopped = [], threading.Event()
@@ -43,8 +36,6 @@ def main():
             retries = sum(future.result() for future in done)
         took = time.monotonic() - began
         stored = Counter(opinion.response_id for opinion in serving.feedback.store.snapshot().opinions)
-        serve.shutdown()
-        ray.shutdown()
     lost = [response_id for response_id in acknowledged if stored[response_id] == 0]
     doubled = [response_id for response_id, count in stored.items() if count > 1]
     print(f"{len(acknowledged)} posts acknowledged in {took:.0f} s, {arguments.kills} kills, {retries} sent again")

@@ -14,13 +14,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import ray
-from ray import serve
-
 from rayrlhf.data.durable import write_digests
 from rayrlhf.errors import ReleaseError
-from rayrlhf.runtime.cluster import connect
-from tests.system.served import Serving, broken_streams, failed, traffic
+from tests.system.served import broken_streams, failed, running, traffic
 
 
 async def story(serving, per_s, seconds):
@@ -50,13 +46,8 @@ def main():
     parser.add_argument("--per-s", type=float, default=20.0)
     parser.add_argument("--seconds", type=float, default=120.0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        serving = Serving(Path(folder))
-        connect()
-        serving.service.start(serving.model("first", 0))
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as serving:
         outcomes, switches, refused = asyncio.run(story(serving, arguments.per_s, arguments.seconds))
-        serve.shutdown()
-        ray.shutdown()
     took = sorted(outcome.seconds for outcome in outcomes)
     print(f"requests {len(outcomes)}, failed {len(failed(outcomes, streams_may_break=True))}, ", end="")
     print(f"streams that a kill broke (with an error event) {len(broken_streams(outcomes))}")

@@ -5,14 +5,17 @@ import os
 import signal
 import socket
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import httpx
 import openai
 import psutil
+import ray
+from ray import serve
 
 from rayrlhf.feedback.service import Origin, open_service
+from rayrlhf.runtime.cluster import connect
 from rayrlhf.serving.service import Service
 from rayrlhf.serving.settings import ServiceSettings
 from tests import tiny
@@ -73,6 +76,20 @@ class Serving:
         """The id of an answer that was given to a user."""
         origin = Origin(policy_version=1, model="policy", sampling={}, user=user)
         return self.feedback.record_answer([{"role": "user", "content": f"{user} {number}?"}], "So.", origin)
+
+
+@contextmanager
+def running(folder, **settings):
+    """A service on a cluster of its own, with a first model."""
+    made = Serving(folder, **settings)
+    connect()
+    try:
+        made.service.start(made.model("first", 0))
+        yield made
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        made.feedback.close()
 
 
 def post_feedback(serving, user, answers, acknowledged):

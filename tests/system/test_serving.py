@@ -10,25 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-import ray
-from ray import serve
 
 from rayrlhf.data.durable import write_digests
 from rayrlhf.errors import ReleaseError
-from rayrlhf.runtime.cluster import connect
 from tests import tiny
-from tests.system.served import ASK, Serving, failed, post_feedback, traffic
+from tests.system.served import ASK, failed, post_feedback, running, traffic
 
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
-    made = Serving(tmp_path_factory.mktemp("serving"))
-    connect()
-    made.service.start(made.model("first", 0))
-    yield made
-    serve.shutdown()
-    ray.shutdown()
-    made.feedback.close()
+    with running(tmp_path_factory.mktemp("serving")) as made:
+        yield made
 
 
 def test_openais_client_works_unchanged(serving):
