@@ -11,7 +11,7 @@ from typing import Any
 
 from rayrlhf.cycle.config import CollectConfig
 from rayrlhf.data.durable import write_durably
-from rayrlhf.feedback.export import Filters, Row, comparison_rows, demonstration_rows
+from rayrlhf.feedback.export import Filters, comparison_rows, demonstration_rows
 from rayrlhf.feedback.reading import Snapshot
 
 
@@ -21,13 +21,9 @@ def count_new(snapshot: Snapshot, since: datetime | None) -> int:
 
 
 def write_data(snapshot: Snapshot, folder: Path, config: CollectConfig, since: datetime | None) -> dict[str, Any]:
-    """All comparisons, split by conversation, and the demonstrations since the last turn; returns the counts.
-
-    Completions (text that was gone on with) are no conversations, and train nothing here.
-    """
-    compared = [row for row in comparison_rows(snapshot, Filters(min_agreement=config.min_agreement)) if _is_chat(row)]
+    """All comparisons, split by conversation, and the demonstrations from a time on; returns the counts."""
+    compared = comparison_rows(snapshot, Filters(min_agreement=config.min_agreement))
     shown = demonstration_rows(snapshot, Filters(since=since), thumbs_up=config.thumbs_up)
-    shown = [row for row in shown if "endpoint" not in json.loads(row["sampling"])]
     ordered = [row for row in compared if len(set(row["ranks"])) > 1]
     held_out = [row for row in ordered if is_held_out(row["messages"], config.held_out_share)]
     train = [row for row in ordered if not is_held_out(row["messages"], config.held_out_share)]
@@ -45,7 +41,3 @@ def is_held_out(messages: Sequence[dict[str, str]], share: float) -> bool:
     """By the conversation alone, so a prompt is on one side for ever."""
     text = json.dumps([[message["role"], message["content"]] for message in messages])
     return int.from_bytes(hashlib.sha256(f"held out\0{text}".encode()).digest()[:8], "big") / 2**64 < share
-
-
-def _is_chat(row: Row) -> bool:
-    return all("endpoint" not in json.loads(sampling) for sampling in row["sampling"])

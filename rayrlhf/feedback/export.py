@@ -42,9 +42,10 @@ class Filters:
     """Comparisons of which others judged a pair too, and on average this share of them said the same."""
 
     def let_pass(self, user: str, at: datetime, answers: Sequence[Answer]) -> bool:
-        """All but the agreement."""
+        """All but the agreement. What is no chat never passes."""
         return (
-            (self.labellers is None or user in self.labellers)
+            all(answer.is_chat for answer in answers)
+            and (self.labellers is None or user in self.labellers)
             and (self.since is None or at >= self.since)
             and (self.until is None or at < self.until)
             and (self.versions is None or all(answer.policy_version in self.versions for answer in answers))

@@ -50,6 +50,11 @@ class Answer(Record):
     at: datetime
 
     @property
+    def is_chat(self) -> bool:
+        """Whether the conversation is one. A text that was gone on with (`/v1/completions`) trains no chat."""
+        return "endpoint" not in self.sampling
+
+    @property
     def conversation_key(self) -> str:
         """The same for answers to the same conversation."""
         return digest([[turn.role, turn.content] for turn in self.conversation])

@@ -8,6 +8,7 @@ from rayrlhf.data.rows import read_demonstrations, read_rankings
 from rayrlhf.errors import DataError
 from rayrlhf.feedback.export import Filters, comparison_rows, demonstration_rows, export_feedback
 from rayrlhf.feedback.importing import import_feedback
+from rayrlhf.feedback.service import Origin
 from rayrlhf.feedback.signing import rotate_keys
 from tests.unit.feedback.people import START, ask, correction, flag, ranking, service_at, thumb
 
@@ -219,3 +220,12 @@ def test_a_wrong_row_is_named_and_nothing_is_imported(service, tmp_path, change,
     with pytest.raises(DataError, match=rf"mine\.jsonl, line 2: .*{complaint}"):
         import_feedback(service, str(file))
     assert service.store.snapshot().comparisons == ()
+
+
+def test_a_text_that_was_gone_on_with_is_no_chat_and_in_no_file(service, clock, tmp_path):
+    origin = Origin(policy_version=1, model="tiny", sampling={"endpoint": "completions"}, user="ada")
+    both = [service.record_answer([{"role": "user", "content": "Once"}], text, origin) for text in ("a", "b")]
+    service.comparison(ranking(both, [1, 2]), "ada")
+    service.feedback(correction(both[0], "better"), "ada")
+    assert export(service, tmp_path) == []
+    assert (tmp_path / "demonstrations.jsonl").read_text() == ""
