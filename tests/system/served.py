@@ -16,6 +16,7 @@ from ray import serve
 
 from rayrlhf.feedback.service import Origin, open_service
 from rayrlhf.runtime.cluster import connect
+from rayrlhf.serving.names import app_name
 from rayrlhf.serving.service import Service
 from rayrlhf.serving.settings import ServiceSettings
 from tests import tiny
@@ -59,8 +60,9 @@ class Serving:
         return tiny.write_policy(self.folder / name, seed=seed, **more)
 
     def replica(self):
-        """The process of one replica of the policy."""
-        return _pids("ServeReplica:policy-")[0]
+        """The process of one replica of the policy that answers, not of one that is being replaced."""
+        application = app_name(self.service.book.read().primary.slot)
+        return _pids(f"ServeReplica:{application}")[0]
 
     def engine(self):
         """The process in which one replica's weights are."""

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -112,10 +111,10 @@ def test_another_architecture_comes_in_new_replicas_without_losing_a_request(ser
 def test_an_engine_that_dies_in_a_load_is_replaced_and_the_new_release_comes_out(serving):
     engine = serving.engine()
     os.kill(engine, signal.SIGSTOP)  # so that the load has begun and not ended when the engine dies
-    death = threading.Timer(5, os.kill, (engine, signal.SIGKILL))
-    death.start()
-    release = serving.service.publish(serving.model("after death", 11, layers=3))
-    death.join()
+    with ThreadPoolExecutor(1) as pool:
+        death = pool.submit(lambda: (time.sleep(5), os.kill(engine, signal.SIGKILL)))
+        release = serving.service.publish(serving.model("after death", 11, layers=3))
+        death.result()
     assert {serving.version() for _ in range(4)} == {release.version}
 
 

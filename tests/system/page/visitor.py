@@ -41,8 +41,12 @@ class Visitor:
         self.tab.locator("#app").wait_for()
 
     def see(self, view):
+        """Go to a view and wait until it is shown: the browser reports the new address a moment after the click, and a
+        key that is pressed before belongs to the view before."""
         self.tab.click(f"nav a[data-view={view}]")
-        return self.tab.locator(f".view.{view}")
+        root = self.tab.locator(f".view.{view}")
+        root.wait_for()
+        return root
 
     def press(self, *keys):
         for key in keys:
