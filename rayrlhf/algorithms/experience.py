@@ -136,24 +136,20 @@ def _score(rewards: Rewards, row: Trajectory) -> float:
 
 
 def rollout_metrics(step: ScoredStep, batch: ExperienceBatch) -> dict[str, float]:
-    """What is known before the update: rewards, lengths, KL to the reference, and the sampler's drift."""
+    """What is known before the update: rewards, lengths, KL to the reference, and the sampler's drift.
+
+    What was not measured is not there: no KL without a reference, no mean reward when all failed.
+    """
     mask = batch.response_mask
     scored = [r.value for r in step.rewards.by_id.values() if r.value is not None]
-    kl_tokens = (batch.policy_logprobs - batch.reference_logprobs) * mask
     drift = (batch.policy_logprobs - batch.behaviour_logprobs)[mask > 0]
     ratio = drift.exp()
     weights = batch.importance_weights[mask > 0]
     count = max(len(step.trajectories), 1)
-    counted = max(int((mask.sum(-1) > 0).sum()), 1)
-    rewards = torch.tensor(scored or [0.0])
-    return {
-        "reward/mean": float(rewards.mean()),
-        "reward/std": float(rewards.std(unbiased=False)),
+    metrics = {
         "reward/failed_share": 1 - len(scored) / count,
         "rollout/response_tokens_mean": sum(len(t.completion.token_ids) for t in step.trajectories) / count,
         "rollout/truncated_share": sum(t.completion.finish_reason == "length" for t in step.trajectories) / count,
-        "kl/sequence_nats": float(kl_tokens.sum()) / counted,
-        "kl/token_nats": float(masked_mean(kl_tokens, mask)),
         "drift/abs_logprob_mean_nats": float(drift.abs().mean()) if drift.numel() else 0.0,
         "drift/abs_logprob_p95_nats": float(drift.abs().quantile(0.95)) if drift.numel() else 0.0,
         "drift/abs_logprob_max_nats": float(drift.abs().max()) if drift.numel() else 0.0,
@@ -162,3 +158,12 @@ def rollout_metrics(step: ScoredStep, batch: ExperienceBatch) -> dict[str, float
         if weights.numel()
         else 1.0,
     }
+    if scored:
+        rewards = torch.tensor(scored)
+        metrics |= {"reward/mean": float(rewards.mean()), "reward/std": float(rewards.std(unbiased=False))}
+    if step.reference is not None:
+        kl_tokens = (batch.policy_logprobs - batch.reference_logprobs) * mask
+        counted = max(int((mask.sum(-1) > 0).sum()), 1)
+        metrics["kl/sequence_nats"] = float(kl_tokens.sum()) / counted
+        metrics["kl/token_nats"] = float(masked_mean(kl_tokens, mask))
+    return metrics

@@ -281,7 +281,7 @@ class RLHFLoop:
 
     def _next_kl_coefficient(self, groups: Sequence[Group], metrics: dict[str, float]) -> float:
         algorithm = self.job.algorithm
-        kl_nats = metrics["kl/sequence_nats"]
+        kl_nats = metrics.get("kl/sequence_nats", math.nan)
         if not isinstance(algorithm, PPOConfig) or algorithm.kl_controller is None or not math.isfinite(kl_nats):
             return self.progress.kl_coefficient
         controller = AdaptiveKL(algorithm.kl_controller.target_nats, algorithm.kl_controller.horizon_episodes)

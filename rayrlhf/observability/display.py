@@ -62,9 +62,11 @@ class Display:
 
 def _rl_line(metrics: Mapping[str, float]) -> str:
     phases = " ".join(f"{name} {metrics.get(f'time/{name}_s', 0.0):.1f}" for name in PHASES)
+    kl_nats = metrics.get("kl/sequence_nats")
+    kl = "" if kl_nats is None else f"KL {kl_nats:.2f} nats · "
+    reward = f"{metrics['reward/mean']:+.3f} ± {metrics['reward/std']:.2f}" if "reward/mean" in metrics else "failed"
     return (
-        f"reward {metrics['reward/mean']:+.3f} ± {metrics['reward/std']:.2f} · "
-        f"KL {metrics['kl/sequence_nats']:.2f} nats · "
+        f"reward {reward} · {kl}"
         f"{metrics['rollout/response_tokens_mean']:.0f} tokens, "
         f"{metrics['rollout/truncated_share']:.0%} cut · "
         f"{metrics['rollout/tokens_per_s']:.0f} tok/s · seconds: {phases}"

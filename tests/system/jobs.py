@@ -1,6 +1,7 @@
 """Tiny RL jobs for whole runs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from rayrlhf.config.jobs import RLJob
@@ -10,8 +11,8 @@ from rayrlhf.data.append_log import AppendLog
 QUESTIONS = ["Hi", "How are you?", "What is rain?", "Why?", "Name a fruit.", "Who?", "Say yes.", "Go on."]
 
 
-def write_prompts(path: Path) -> Path:
-    rows = [{"messages": [{"role": "user", "content": q}]} for q in QUESTIONS]
+def write_prompts(path: Path, questions: Sequence[str] = QUESTIONS) -> Path:
+    rows = [{"messages": [{"role": "user", "content": q}]} for q in questions]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

@@ -76,9 +76,16 @@ def test_grpo_spreads_the_group_advantage_over_the_answer():
     torch.testing.assert_close(batch.advantages, torch.tensor([[0, 0, 0, 1.0, 1.0], [0, -1.0, -1.0, -1.0, 0]]))
 
 
-def test_without_a_reference_kl_is_zero():
+def test_when_every_reward_failed_no_mean_is_claimed():
+    failed = step(rewards=(None, None))
+    metrics = rollout_metrics(failed, build_experience(failed, PPO, 0.1))
+    assert metrics["reward/failed_share"] == 1.0
+    assert "reward/mean" not in metrics
+
+
+def test_without_a_reference_no_kl_is_claimed():
     built = step(reference=None, values=None)
-    assert rollout_metrics(built, build_experience(built, GRPO, 0.0))["kl/sequence_nats"] == 0
+    assert not any(name.startswith("kl/") for name in rollout_metrics(built, build_experience(built, GRPO, 0.0)))
 
 
 def test_kl_is_summed_over_each_response():

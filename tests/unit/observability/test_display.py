@@ -11,12 +11,12 @@ METRICS = {
 }  # fmt: skip
 
 
-def shown(steps, **options):
+def shown(steps, metrics=METRICS, **options):
     console = Console(file=io.StringIO(), width=120, highlight=False)
     display = Display(6, **options, console=console)
     for step in steps:
         display.phase("rollout", step)
-        display.log(step, METRICS, [Sample("[red]why?", "because\x1b[2J", None, "length")])
+        display.log(step, metrics, [Sample("[red]why?", "because\x1b[2J", None, "length")])
     display.close()
     return console.file.getvalue()
 
@@ -25,6 +25,12 @@ def test_a_step_says_reward_kl_lengths_speed_and_phase_times():
     text = shown([2])
     for part in ("2/6", "reward +0.500 ± 1.00", "KL 1.25 nats", "20 tokens, 25% cut", "180 tok/s", "learn 12.0"):
         assert part in text
+
+
+def test_what_was_not_measured_is_not_shown_as_zero():
+    text = shown([2], {name: value for name, value in METRICS.items() if not name.startswith(("reward/", "kl/"))})
+    assert "reward failed · 20 tokens" in text
+    assert "KL" not in text
 
 
 def test_samples_are_shown_at_the_first_the_last_and_every_few_steps():
