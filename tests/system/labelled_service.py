@@ -87,11 +87,11 @@ class LabelledService:
         assert client.post("/v1/comparisons", json=post).status_code == 201
         return True
 
-    def labelled(self, prompts, count):
-        """Collect comparisons of these prompts in turn."""
+    def labelled(self, prompts, count, answers=4):
+        """Collect rankings of this many answers to each of these prompts in turn."""
         client, made = self.labeller(), 0
         for prompt in cycle(prompts):
-            made += self.label(prompt, client)
+            made += self.label(prompt, client, answers)
             if made >= count:
                 return
 

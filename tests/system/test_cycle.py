@@ -1,5 +1,5 @@
 """From clicks to promotion on tiny models, with a scripted labeller whose rule is known: the larger share of small
-letters is better. It is one that a tiny reward model learns from a hundred rankings, and no length gets round it."""
+letters is better. A tiny reward model learns it from rankings of many answers; from few it takes a short answer for a good one."""
 
 import json
 import string
@@ -42,7 +42,7 @@ def make_job(service, **sections):
         "reward": {"learner": {"learning_rate": 3e-3, "micro_batch_tokens": 2048, **small},
                    "data": {"max_sequence_tokens": 128}, "run": {"epochs": 3, "batch_rows": 8}},
         "rl": {
-            "data": {"max_prompt_tokens": 48}, "algorithm": {"kind": "grpo", "minibatches": 1},
+            "data": {"max_prompt_tokens": 48}, "algorithm": {"kind": "grpo", "minibatches": 1, "kl_coefficient": 0.1},
             "rollout": {"prompts_per_step": 8, "samples_per_prompt": 8, "max_tokens": 12, **small},
             "learner": {"learning_rate": 3e-3, "micro_batch_tokens": 2048, **small},
             "reward": {"micro_batch_tokens": 2048, "max_sequence_tokens": 128, **small}, "reference": small,
@@ -75,7 +75,7 @@ def test_clicks_become_a_promoted_policy_that_is_better_by_the_rule(service):
     assert Cycle(make_job(service), lines.append).run() == "nothing to do"
     assert "0 new comparisons, collect.min_comparisons = 60" in lines[-1]
     # Those that the cycle trains on and others, so that some are held out.
-    service.labelled([*jobs.QUESTIONS, *(f"Say {n}" for n in range(40))], 120)
+    service.labelled([*jobs.QUESTIONS, *(f"Say {n}" for n in range(40))], 150, answers=8)
     with Labelling(service, jobs.QUESTIONS):
         assert Cycle(make_job(service), lines.append).run() == "promoted", lines
     turn = turn_of(service, 1)
