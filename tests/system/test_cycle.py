@@ -1,5 +1,5 @@
 """From clicks to promotion on tiny models, with a scripted labeller whose rule is known: the larger share of small
-letters is better. A tiny reward model learns it from rankings of many answers; from few it takes a short answer for a good one."""
+letters is better. A tiny reward model learns it from rankings of many answers; from few it likes short ones."""
 
 import json
 import string
