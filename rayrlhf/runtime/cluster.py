@@ -31,18 +31,20 @@ class RoleBundle:
     spread: bool = False
 
 
-def connect(address: str | None = None) -> None:
+def connect(address: str | None = None, *, metrics_port: int | None = None) -> None:
     """Join the cluster at `address`, or that of the Ray job that this is, or start one on this machine.
 
-    Another run's cluster on this machine is none of ours: Ray would join it, and lose it when that run ends. What the
-    actors print goes to Ray's log files.
+    One that is started here shows its metrics at `metrics_port`, or at a free one. Another run's cluster on this
+    machine is none of ours: Ray would join it, and lose it when that run ends. What the actors print goes to Ray's log
+    files.
     """
     if ray.is_initialized():
         return
     set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "RAY_TRAIN_V2_ENABLED": "1"})
     try:
         where = address or own_ray_address()
-        ray.init(address=where, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        own = {} if where != "local" or metrics_port is None else {"_metrics_export_port": metrics_port}
+        ray.init(address=where, log_to_driver=False, include_dashboard=False, logging_level="ERROR", **own)
     except (ConnectionError, ValueError) as error:
         raise PlacementError(f"no Ray cluster can be reached at run.ray_address = {address!r}: {error}") from None
 
@@ -56,6 +58,12 @@ def disconnect() -> None:
 def address() -> str:
     """Where other processes join the cluster that this one is on."""
     return str(ray.get_runtime_context().gcs_address)
+
+
+def metrics_urls() -> list[str]:
+    """Where Prometheus finds the metrics of each node that is alive."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
 
 
 def count_nodes() -> int:

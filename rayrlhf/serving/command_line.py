@@ -64,19 +64,20 @@ def _serve(arguments: argparse.Namespace) -> int:
         return _serve_reward(arguments)
     settings = settings_of(ServiceSettings, arguments.settings)
     folder = _folder(arguments.model)
-    from rayrlhf.runtime.cluster import RoleBundle, address, check_feasible, connect
+    from rayrlhf.runtime.cluster import RoleBundle, address, check_feasible, connect, metrics_urls
     from rayrlhf.serving.foreground import end, end_requested, require_free
     from rayrlhf.serving.names import INGRESS, app_name
     from rayrlhf.serving.service import Service
     from rayrlhf.serving.whereabouts import Whereabouts
 
     require_free(settings.host, settings.port)
-    connect(arguments.address)
+    connect(arguments.address, metrics_port=settings.metrics_port)
     check_feasible([RoleBundle("policy", settings.replicas, settings.cpus, settings.gpus * settings.tensor_parallel)])
     asked = end_requested()
     Whereabouts(settings=settings, ray_address=address()).write()
     try:
         Service(settings, asked).start(folder)
+        print(f"metrics: {' '.join(metrics_urls())}")
         print(f"http://{settings.host}:{settings.port}/ answers; {_access(settings)}", flush=True)
         asked.wait()
     finally:

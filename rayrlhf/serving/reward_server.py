@@ -7,7 +7,7 @@ from pathlib import Path
 from ray import serve
 
 from rayrlhf.errors import RunError
-from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
+from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect, metrics_urls
 from rayrlhf.serving.foreground import end, end_requested, require_free
 from rayrlhf.serving.reward_service import reward_application
 from rayrlhf.serving.reward_settings import RewardServiceSettings
@@ -33,7 +33,7 @@ def start_reward_service(model: str, settings: RewardServiceSettings, ray_addres
     """Return the URL once there are replicas that score."""
     served = check_reward_model(model)
     require_free(settings.host, settings.port)
-    connect(ray_address)
+    connect(ray_address, metrics_port=settings.metrics_port)
     check_feasible([RoleBundle("reward", settings.replicas, settings.cpus, settings.gpus)])
     serve.start(http_options={"host": settings.host, "port": settings.port})
     try:
@@ -43,6 +43,7 @@ def start_reward_service(model: str, settings: RewardServiceSettings, ray_addres
         end([APPLICATION], is_shared=ray_address is not None)
         raise RunError(f"the reward service did not start: {error}") from None
     url = f"http://{settings.host}:{settings.port}"
+    print(f"metrics: {' '.join(metrics_urls())}")
     print(f"{url} scores with {served.model} ({served.digest})", flush=True)
     if not Path(settings.tokens).exists():
         print(f"nobody has a token yet: rayrlhf feedback token NAME --tokens {settings.tokens}", flush=True)

@@ -23,6 +23,9 @@ class ListeningSettings(Section):
 
     host: str = Field("127.0.0.1", description="address to listen on; there is no TLS here")
     port: PositiveInt = Field(8000, description="port to listen on")
+    metrics_port: PositiveInt | None = Field(
+        None, description="Prometheus metrics of a Ray cluster that is started here; unset: a free port, which is said"
+    )
     replicas: PositiveInt = Field(1, description="copies of the model; with max_replicas, the fewest")
     max_replicas: PositiveInt | None = Field(None, description="scale up to as many with the load; unset: fixed")
     cpus: NonNegativeFloat = Field(1.0, description="CPUs that one replica reserves")

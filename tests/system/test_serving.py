@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import openai
 import pytest
 
 from rayrlhf.data.durable import write_digests
 from rayrlhf.errors import ReleaseError
+from rayrlhf.runtime.cluster import metrics_urls
 from tests import tiny
 from tests.system.served import ASK, failed, post_feedback, running, traffic
 
@@ -106,6 +108,25 @@ def test_another_architecture_comes_in_new_replicas_without_losing_a_request(ser
     outcomes, release = asyncio.run(story())
     assert failed(outcomes) == []
     assert serving.version() == release.version
+
+
+def test_prometheus_finds_metrics_of_the_service_of_serve_and_of_the_engines(serving):
+    version = int(serving.version())
+    ours, serves, engines = "rayrlhf_requests_to_policies", "serve_num_http_requests", "vllm_generation_tokens"
+    wanted = {f"ray_{name}_total" for name in (ours, serves, engines)}
+    for _ in range(60):  # processes report every few seconds
+        shown = [line.split("{", 1) for line in metrics() if "{" in line]
+        releases = {float(rest.rsplit(" ", 1)[1]) for name, rest in shown if name == "ray_rayrlhf_policy_release"}
+        if wanted <= {name for name, _ in shown} and version in releases:
+            break
+        time.sleep(1)
+    assert wanted <= {name for name, _ in shown}
+    assert version in releases
+
+
+def metrics():
+    """The lines that the cluster's nodes show."""
+    return [line for url in metrics_urls() for line in httpx.get(url, timeout=30).text.splitlines() if line[:1] != "#"]
 
 
 def test_an_engine_that_dies_in_a_load_is_replaced_and_the_new_release_comes_out(serving):
