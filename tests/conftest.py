@@ -1,6 +1,9 @@
+import uuid
+
 import pytest
 
-from tests import tiny
+from rayrlhf.data.stores import as_path
+from tests import s3, tiny
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +14,15 @@ def tiny_policy(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_reward_model(tmp_path_factory):
     return tiny.write_reward_model(tmp_path_factory.mktemp("models") / "reward")
+
+
+@pytest.fixture(scope="module")
+def s3_server():
+    with s3.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_folder(s3_server):
+    """A folder of its own in a real S3."""
+    return as_path(f"{s3_server.url}/{uuid.uuid4().hex}")

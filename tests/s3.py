@@ -3,6 +3,7 @@
 import logging
 from contextlib import contextmanager
 
+import httpx
 import pytest
 from s3fs import S3FileSystem
 
@@ -46,6 +47,7 @@ def serving():
         for name, value in store.variables.items():
             patch.setenv(name, value)
         S3FileSystem.clear_instance_cache()  # instances keep the endpoint that they were made with
+        httpx.post(f"http://127.0.0.1:{store.port}/moto-api/reset").raise_for_status()  # servers of a process share it
         S3FileSystem().mkdir(BUCKET)
         yield store
     S3FileSystem.clear_instance_cache()

@@ -83,7 +83,14 @@ def move_folder(path: Path, target: Path) -> None:
     if is_local(path):
         path.rename(target)
     else:
-        insist(path, lambda fs, name: fs.mv(name, place_of(target), recursive=True))
+        insist(path, lambda fs, name: _move_objects(fs, name, place_of(target)))
+
+
+def _move_objects(fs: Any, name: str, new: str) -> None:
+    """One by one: fsspec's own `mv` of a folder fails where folders are no objects, as in S3."""
+    found = fs.find(name)
+    fs.copy(found, [new + file.removeprefix(name) for file in found])
+    fs.rm(name, recursive=True)
 
 
 def is_file(path: Path) -> bool:

@@ -18,6 +18,7 @@ from rayrlhf.data.durable import (
     local_copy,
     local_folder,
     make_folder,
+    move_folder,
     read_bytes,
     read_folder,
     read_tail,
@@ -28,8 +29,10 @@ from rayrlhf.data.durable import (
 )
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def folder(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("s3_folder")
     return tmp_path if request.param == "local" else as_path(f"memory://{uuid.uuid4().hex}")
 
 
@@ -120,6 +123,15 @@ def test_a_removed_tree_is_gone_and_an_absent_one_stays_absent(folder):
     remove_tree(folder / "tree")
     remove_tree(folder / "tree")
     assert [path.name for path in entries(folder)] == ["keep"]
+
+
+def test_a_moved_folder_takes_the_place_of_what_had_its_name(folder):
+    write_durably(folder / "old" / "deep" / "file", b"1")
+    write_durably(folder / "new" / "other", b"2")
+    move_folder(folder / "old", folder / "new")
+    assert read_bytes(folder / "new" / "deep" / "file") == b"1"
+    assert not exists(folder / "new" / "other")
+    assert not exists(folder / "old")
 
 
 def test_a_digest_is_of_the_whole_file_in_pieces(folder, monkeypatch):

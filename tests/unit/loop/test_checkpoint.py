@@ -4,7 +4,7 @@ import json
 import pytest
 from upath import UPath
 
-from rayrlhf.data.durable import write_durably
+from rayrlhf.data.durable import exists, read_bytes, write_durably
 from rayrlhf.errors import CheckpointError
 from rayrlhf.loop.checkpoint import MANIFEST, CheckpointStore, verify
 from rayrlhf.loop.progress import Progress
@@ -13,8 +13,10 @@ from rayrlhf.role_types import SavedFile
 WEIGHTS = b"weights"
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def folder(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("s3_folder")
     return tmp_path if request.param == "local" else UPath(f"memory://{tmp_path}")
 
 
@@ -62,6 +64,15 @@ def test_a_damaged_or_missing_file_is_named(store, name, damage):
     file.unlink() if damage is None else file.write_bytes(damage)
     with pytest.raises(CheckpointError, match=f"{file.name}: {'missing' if damage is None else 'not the file'}"):
         verify(folder)
+
+
+def test_a_damaged_newest_is_set_aside_and_the_one_before_is_used(store):
+    older, newest, heard = save(store, 1), save(store, 2), []
+    write_durably(newest / "policy" / "shard-0", b"WEIGHTS")
+    assert store.newest_whole(heard.append) == older
+    assert read_bytes(newest.with_name(f"damaged-{newest.name}") / "policy" / "shard-0") == b"WEIGHTS"
+    assert not exists(newest)
+    assert "shard-0" in heard[0]
 
 
 @pytest.mark.parametrize("text", ['{"step": 1', "[]", "{}", '{"step": "x"}', "null"])
