@@ -37,14 +37,22 @@ def connect(address: str | None = None, *, metrics_port: int | None = None) -> N
     One that is started here shows its metrics at `metrics_port`, or at a free one. Another run's cluster on this
     machine is none of ours: Ray would join it, and lose it when that run ends. What the actors print goes to Ray's log
     files.
+
+    Raises:
+        PlacementError: there is no cluster at the address, or it has metrics ports of its own.
+
     """
     if ray.is_initialized():
         return
+    where = address or own_ray_address()
+    if metrics_port is not None and where != "local":
+        raise PlacementError(
+            f"metrics_port = {metrics_port}: the nodes of {where} have ports of their own; remove the key"
+        )
     set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "RAY_TRAIN_V2_ENABLED": "1"})
+    quiet: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
     try:
-        where = address or own_ray_address()
-        own = {} if where != "local" or metrics_port is None else {"_metrics_export_port": metrics_port}
-        ray.init(address=where, log_to_driver=False, include_dashboard=False, logging_level="ERROR", **own)
+        ray.init(address=where, _metrics_export_port=metrics_port, **quiet)
     except (ConnectionError, ValueError) as error:
         raise PlacementError(f"no Ray cluster can be reached at run.ray_address = {address!r}: {error}") from None
 
