@@ -1,7 +1,6 @@
 """Learner and critic ranks outside Ray, on a tiny real model: PPO-ptx's gradient, the critic's start and progress."""
 
 import json
-import socket
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rayrlhf.role_types import LearnRequest
 from rayrlhf.types import Completion, Message, Prompt, Reward, Rewards, TokenScores, Trajectory, VersionSpan
 from tests import tiny
+from tests.ports import free_port
 from tests.system import jobs
 
 RATE = 0.1
@@ -42,9 +42,7 @@ def scores(kind):
 def rendezvous():
     from rayrlhf.engines.process_group import Rendezvous
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Rendezvous("127.0.0.1", probe.getsockname()[1], 1, 60.0)
+    return Rendezvous("127.0.0.1", free_port(), 1, 60.0)
 
 
 def ppo(folder, policy, reward_model, **algorithm):

@@ -4,7 +4,6 @@ import errno
 import math
 import pickle
 import resource
-import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +16,9 @@ from torch import nn
 from rayrlhf.algorithms.objectives import LossTerms, cross_entropy_objective
 from rayrlhf.config.sections import LearnerConfig, ModelConfig
 from rayrlhf.errors import CheckpointError
+from tests.ports import free_port
 
 ROWS, WIDTH = 8, 16
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def data():

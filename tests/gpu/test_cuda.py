@@ -1,7 +1,5 @@
 """What only a GPU can show: the same numbers on CUDA as on the CPU, and a transfer over NCCL. Skipped without CUDA."""
 
-import socket
-
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -9,6 +7,7 @@ import torch.multiprocessing as mp
 from rayrlhf.algorithms.logprobs import chunked_logprobs
 from rayrlhf.config.sections import LearnerConfig, ModelConfig
 from rayrlhf.weight_sync.digests import digest
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: GPU paths are unverified here")
 
@@ -87,9 +86,6 @@ def train(_, model, port, folder):
 
 def test_zero_three_in_bfloat16_learns(tiny_policy, tmp_path):
     pytest.importorskip("deepspeed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(train, (str(tiny_policy), port, tmp_path), nprocs=1)
+    mp.spawn(train, (str(tiny_policy), free_port(), tmp_path), nprocs=1)
     losses = torch.load(tmp_path / "losses.pt")
     assert losses[-1] < losses[0] - 0.05

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ import httpx
 import psutil
 
 from rayrlhf.access.tokens import TokenFile
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,9 +23,7 @@ class LabelledService:
 
     def __init__(self, folder, model, rule, max_tokens, **settings):
         self.folder, self.rule, self.max_tokens = folder, rule, max_tokens
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.tokens = TokenFile(folder / "tokens.json")
         chosen = {
             "directory": folder / "service", "store": folder / "feedback.db", "tokens": folder / "tokens.json",

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rayrlhf.serving.names import app_name
 from rayrlhf.serving.service import Service
 from rayrlhf.serving.settings import ServiceSettings
 from tests import tiny
+from tests.ports import free_port
 
 ASK = {"model": "policy", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 16}
 
@@ -29,9 +29,7 @@ class Serving:
 
     def __init__(self, folder, **settings):
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         chosen = {
             "directory": str(folder / "service"), "store": str(folder / "feedback.db"), "port": port, "replicas": 2,
             "cpus": 0.4, "dtype": "float32", "max_model_length": 256, "burst": 100_000, "requests_per_minute": 1e6,

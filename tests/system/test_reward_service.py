@@ -15,9 +15,10 @@ from rayrlhf.rewards.model import ModelReward
 from rayrlhf.rewards.remote import RemoteReward
 from rayrlhf.stages.rl import run_rl
 from rayrlhf.stages.run_directory import to_toml
+from tests.ports import free_port
 from tests.system import jobs
 from tests.system.reward_server import MAX_SEQUENCE_TOKENS, replica_of, serving
-from tests.unit.rewards.services import free_port, requests
+from tests.unit.rewards.services import requests
 
 STEPS = 6
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.ports import free_port
 from tests.unit.feedback.people import Clock, service_at
 
 
@@ -65,9 +65,7 @@ def postgres_server():
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if "user" in run:
         shutil.chown(folder, run["user"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     control = [str(Path(initdb).with_name("pg_ctl")), "-D", str(folder / "data"), "-w"]
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
     try:

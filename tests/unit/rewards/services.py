@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -87,12 +86,6 @@ def listening(app, port=0):
     finally:
         server.should_exit = server.force_exit = True
         thread.join(10)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def letters_app(folder, source, served=SERVED, limits=LIMITS, max_queued=4096, **lane):

@@ -5,7 +5,8 @@ import pytest
 from rayrlhf.config.sections import RewardConfig
 from rayrlhf.errors import ConfigError
 from rayrlhf.rewards.finding import find_service
-from tests.unit.rewards.services import SERVED, Letters, Scripted, free_port, letters_app, listening, refuses, says
+from tests.ports import free_port
+from tests.unit.rewards.services import SERVED, Letters, Scripted, letters_app, listening, refuses, says
 
 MODEL = SERVED.model_dump_json().encode()
 

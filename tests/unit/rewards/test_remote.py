@@ -10,6 +10,7 @@ import pytest
 from rayrlhf.access.limits import Limits
 from rayrlhf.rewards.remote import BATCH_ITEMS, BROKEN_MOST, Pace
 from rayrlhf.rewards.wire import SCORER_LOST, ServedModel
+from tests.ports import free_port
 from tests.unit.rewards.services import (
     SERVED,
     SLOW_S,
@@ -17,7 +18,6 @@ from tests.unit.rewards.services import (
     Scripted,
     answers,
     cut,
-    free_port,
     length,
     letters_app,
     listening,
