@@ -79,6 +79,8 @@ def _values(info: FieldInfo) -> str:
     members = [m for m in get_args(annotation) if m is not type(None)]
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "table of " + _type_name(members[1])
     if get_origin(annotation) is tuple:
         return "list of " + " and ".join(_type_name(m) for m in members)
     return _type_name(_members(members[0])[0]) if members else _type_name(annotation)
@@ -97,7 +99,7 @@ def _default(info: FieldInfo, default: Any) -> str:
 
 def _members(annotation: Any) -> list[Any]:
     """A type's alternatives, through unions and annotations."""
-    if get_origin(annotation) in (Literal, tuple):
+    if get_origin(annotation) in (Literal, tuple, dict):
         return [annotation]
     parts = [part for part in get_args(annotation) if part is not type(None)]
     return [member for part in parts for member in _members(part)] if parts else [annotation]

@@ -124,6 +124,7 @@ class RoleResources(Section):
         None,
         description="compute threads of each actor; unset: its node's cores, shared by all that work side by side",
     )
+    node_labels: dict[str, str] = Field({}, description='only on nodes with these Ray labels, as in { pool = "a100" }')
 
 
 class RolloutConfig(RoleResources):

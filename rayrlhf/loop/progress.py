@@ -64,7 +64,7 @@ def config_changes(saved: Mapping[str, Any], job: Section) -> ConfigChanges:
 
 def _shapes_results(key: str) -> bool:
     section, _, leaf = key.partition(".")
-    around = section in AROUND or leaf in ELASTIC or key in COMPARED_BY_CONTENT
+    around = section in AROUND or leaf in ELASTIC or key in COMPARED_BY_CONTENT or ".node_labels." in key
     return key in SHAPING_RUN_KEYS or not around
 
 

@@ -15,20 +15,9 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from rayrlhf.errors import PlacementError
+from rayrlhf.runtime.bundles import RoleBundle
 from rayrlhf.runtime.environment import own_ray_address, set_variables
 from rayrlhf.runtime.interruption import raise_if_due
-
-
-@dataclass(frozen=True, slots=True)
-class RoleBundle:
-    """What one actor of a role reserves. `together` bundles of a role share a placement group."""
-
-    role: str
-    count: int
-    cpus: float
-    gpus: float
-    together: bool = False
-    spread: bool = False
 
 
 def connect(address: str | None = None, *, metrics_port: int | None = None) -> None:
@@ -92,21 +81,39 @@ def check_feasible(bundles: Sequence[RoleBundle]) -> None:
         PlacementError: "need …, have …", and the keys to change.
 
     """
-    free = [
-        [node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)] for node in ray.nodes() if node["Alive"]
-    ]
-    have = f"{sum(n[0] for n in free):g} CPUs and {sum(n[1] for n in free):g} GPUs on {len(free)} node(s)"
+    free = [_Room.of(node) for node in ray.nodes() if node["Alive"]]
+    have = f"{sum(n.cpus for n in free):g} CPUs and {sum(n.gpus for n in free):g} GPUs on {len(free)} node(s)"
     wanted = [b for b in bundles for _ in range(b.count)]
     need = f"{sum(b.cpus for b in wanted):g} CPUs and {sum(b.gpus for b in wanted):g} GPUs"
     for bundle in sorted(wanted, key=lambda b: (-b.gpus, -b.cpus)):
-        node = next((n for n in free if n[0] >= bundle.cpus - 1e-9 and n[1] >= bundle.gpus - 1e-9), None)
+        node = next((n for n in free if n.takes(bundle)), None)
         if node is None:
+            keys = f"{bundle.role}.cpus, {bundle.role}.gpus or its count"
+            keys += f", or change {bundle.role}.node_labels" if bundle.labels else ""
             raise PlacementError(
-                f"need {need} for all roles, have {have}; no node has {bundle.cpus:g} CPUs and {bundle.gpus:g} GPUs "
-                f"left for a {bundle.role} actor: lower {bundle.role}.cpus, {bundle.role}.gpus or its count"
+                f"need {need} for all roles, have {have}; no node{bundle.where} has {bundle.cpus:g} CPUs and "
+                f"{bundle.gpus:g} GPUs left for a {bundle.role} actor: lower {keys}"
             )
-        node[0] -= bundle.cpus
-        node[1] -= bundle.gpus
+        node.cpus -= bundle.cpus
+        node.gpus -= bundle.gpus
+
+
+@dataclass(slots=True)
+class _Room:
+    """What is left of a node."""
+
+    cpus: float
+    gpus: float
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, node: dict[str, Any]) -> _Room:
+        resources = node["Resources"]
+        return cls(resources.get("CPU", 0.0), resources.get("GPU", 0.0), node["Labels"])
+
+    def takes(self, bundle: RoleBundle) -> bool:
+        fits = self.cpus >= bundle.cpus - 1e-9 and self.gpus >= bundle.gpus - 1e-9
+        return fits and bundle.labels.items() <= self.labels.items()
 
 
 class Placement:
@@ -167,5 +174,9 @@ class Placement:
         if key not in self._groups:
             resources = {"CPU": bundle.cpus} | ({"GPU": bundle.gpus} if bundle.gpus else {})
             count = bundle.count if bundle.together else 1
-            self._groups[key] = placement_group([resources] * count, strategy="SPREAD" if bundle.spread else "PACK")
+            self._groups[key] = placement_group(
+                [resources] * count,
+                strategy="SPREAD" if bundle.spread else "PACK",
+                bundle_label_selector=[dict(bundle.labels)] * count if bundle.labels else None,
+            )
         return self._groups[key]

@@ -64,7 +64,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         return _serve_reward(arguments)
     settings = settings_of(ServiceSettings, arguments.settings)
     folder = _folder(arguments.model)
-    from rayrlhf.runtime.cluster import RoleBundle, address, check_feasible, connect, metrics_urls
+    from rayrlhf.runtime.bundles import RoleBundle
+    from rayrlhf.runtime.cluster import address, check_feasible, connect, metrics_urls
     from rayrlhf.serving.foreground import end, end_requested, require_free
     from rayrlhf.serving.names import INGRESS, app_name
     from rayrlhf.serving.service import Service

@@ -7,7 +7,8 @@ from pathlib import Path
 from ray import serve
 
 from rayrlhf.errors import RunError
-from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect, metrics_urls
+from rayrlhf.runtime.bundles import RoleBundle
+from rayrlhf.runtime.cluster import check_feasible, connect, metrics_urls
 from rayrlhf.serving.foreground import end, end_requested, require_free
 from rayrlhf.serving.reward_service import reward_application
 from rayrlhf.serving.reward_settings import RewardServiceSettings

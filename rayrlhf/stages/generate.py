@@ -16,7 +16,8 @@ from rayrlhf.loop.progress import sample_seed
 from rayrlhf.rewards.requests import RewardRequest
 from rayrlhf.role_types import GenerationRequest, RolloutWorker
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
-from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect
+from rayrlhf.runtime.bundles import RoleBundle
+from rayrlhf.runtime.cluster import Placement, check_feasible, connect
 from rayrlhf.runtime.worker_group import WorkerGroup, create_group, gather, gather_data
 from rayrlhf.types import Trajectory
 

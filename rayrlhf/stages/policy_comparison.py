@@ -23,7 +23,8 @@ from rayrlhf.errors import DataError
 from rayrlhf.role_types import ReferenceWorker, RewardWorker
 from rayrlhf.roles.reference import ReferenceRole
 from rayrlhf.roles.reward import RewardRole
-from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect
+from rayrlhf.runtime.bundles import RoleBundle
+from rayrlhf.runtime.cluster import Placement, check_feasible, connect
 from rayrlhf.runtime.worker_group import WorkerGroup, create_group, gather, gather_data
 from rayrlhf.stages.evaluate import WinRate, win_rate
 from rayrlhf.stages.generate import AnswerConfig, as_request, generate

@@ -46,11 +46,13 @@ from rayrlhf.roles.learner import LearnerRole
 from rayrlhf.roles.reference import ReferenceRole
 from rayrlhf.roles.reward import RewardRole
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
-from rayrlhf.runtime.cluster import Placement, RoleBundle, check_feasible, connect, count_nodes
+from rayrlhf.runtime.bundles import RoleBundle
+from rayrlhf.runtime.cluster import Placement, check_feasible, connect, count_nodes
 from rayrlhf.runtime.failures import FailurePolicy
 from rayrlhf.runtime.faults import Fault, FaultInjector
 from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import create_group, gather
+from rayrlhf.stages.bundles import role_bundles
 from rayrlhf.stages.recording import recording
 from rayrlhf.stages.resume import require_unchanged, resume_point
 from rayrlhf.stages.reward_service import find_reward_service, remember_reward_service
@@ -156,24 +158,6 @@ def _run(job: RLJob, inputs: RLInputs, bundles: list[RoleBundle]) -> None:
     finally:
         display.close()
         placement.release()
-
-
-def role_bundles(job: RLJob) -> list[RoleBundle]:
-    """What every role reserves."""
-    rollout, learner = job.rollout, job.learner
-    bundles = [
-        RoleBundle("rollout", rollout.workers, rollout.cpus, rollout.gpus * rollout.tensor_parallel),
-        RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus, together=True, spread=learner.spread),
-        RoleBundle("reward", job.reward.workers, job.reward.cpus, job.reward.gpus),
-    ]
-    if job.has_reference:
-        bundles.append(RoleBundle("reference", job.reference.workers, job.reference.cpus, job.reference.gpus))
-    if job.has_critic:
-        critic = job.critic
-        bundles.append(
-            RoleBundle("critic", critic.ranks, critic.cpus, critic.gpus, together=True, spread=critic.spread)
-        )
-    return bundles
 
 
 def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:

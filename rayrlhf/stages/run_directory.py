@@ -179,7 +179,7 @@ def _write_table(values: dict[str, Any], path: str, lines: list[str]) -> None:
         lines.append(f"\n[{path}]")
     for key, value in values.items():
         if value is not None and not isinstance(value, dict):
-            lines.append(f"{key} = {json.dumps(value)}")
+            lines.append(f"{key if key.isidentifier() else json.dumps(key)} = {json.dumps(value)}")
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             _write_table(value, f"{path}.{key}" if path else key, lines)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rayrlhf.config.jobs import Job, RLJob
 from rayrlhf.data.durable import exists
 from rayrlhf.runtime.cluster import log_folder
+from rayrlhf.stages.bundles import role_bundles
 from rayrlhf.stages.run_directory import RunDirectory, to_toml
 
 
@@ -47,8 +48,6 @@ def derived_sizes(job: Job) -> dict[str, str]:
 
 
 def _reservations(job: RLJob) -> dict[str, str]:
-    from rayrlhf.stages.rl import role_bundles
-
     bundles = role_bundles(job)
     rows = {f"reserved for {b.role}": f"{b.count} x ({b.cpus:g} CPUs, {b.gpus:g} GPUs)" for b in bundles}
     cpus, gpus = sum(b.count * b.cpus for b in bundles), sum(b.count * b.gpus for b in bundles)

@@ -36,8 +36,9 @@ from rayrlhf.loop.checkpoint import verify
 from rayrlhf.observability.display import Display
 from rayrlhf.observability.events import EventLog
 from rayrlhf.observability.trackers import following, logged_steps
-from rayrlhf.runtime.cluster import RoleBundle, check_feasible, connect
+from rayrlhf.runtime.cluster import check_feasible, connect
 from rayrlhf.runtime.interruption import Interruption, raise_if_due
+from rayrlhf.stages.bundles import role_bundles
 from rayrlhf.stages.recording import recording
 from rayrlhf.stages.resume import require_same_config, resume_path
 from rayrlhf.stages.run_directory import RunDirectory
@@ -64,8 +65,7 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
         return finished
     done = resumable_step(task, job, directory, resume)
     connect(job.run.ray_address)
-    learner = job.learner
-    check_feasible([RoleBundle("learner", learner.ranks, learner.cpus, learner.gpus)])
+    check_feasible(role_bundles(job))
     with directory.occupied(job):
         _run(task, job, make_task, directory, done)
     return SupervisedResult(directory, json.loads(read_bytes(directory.result)))
@@ -125,7 +125,11 @@ def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -
         train_rank,
         train_loop_config={"job": job, "make_task": make_task, "directory": directory},
         scaling_config=ScalingConfig(
-            num_workers=learner.ranks, use_gpu=learner.gpus > 0, resources_per_worker=resources
+            num_workers=learner.ranks,
+            use_gpu=learner.gpus > 0,
+            resources_per_worker=resources,
+            placement_strategy="SPREAD" if learner.spread else "PACK",
+            label_selector=dict(learner.node_labels) or None,
         ),
         torch_config=TorchConfig(
             backend="cpu:gloo,cuda:nccl" if learner.gpus else "gloo", timeout_s=math.ceil(job.run.timeout_s)

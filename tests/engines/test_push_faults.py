@@ -18,7 +18,8 @@ from rayrlhf.loop.workforce import Workforce
 from rayrlhf.observability.events import EventLog
 from rayrlhf.role_types import Worker
 from rayrlhf.roles.rollout import RolloutSetup
-from rayrlhf.runtime.cluster import Placement, RoleBundle
+from rayrlhf.runtime.bundles import RoleBundle
+from rayrlhf.runtime.cluster import Placement
 from rayrlhf.runtime.failures import FailurePolicy
 from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import WorkerGroup, create_group, gather

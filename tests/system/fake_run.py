@@ -13,8 +13,9 @@ from rayrlhf.observability.timeline import Timeline
 from rayrlhf.runtime.cluster import Placement
 from rayrlhf.runtime.interruption import Interruption
 from rayrlhf.runtime.worker_group import WorkerGroup, gather
+from rayrlhf.stages.bundles import role_bundles
 from rayrlhf.stages.resume import resume_point
-from rayrlhf.stages.rl import RLInputs, RunWatch, build_loop, role_bundles
+from rayrlhf.stages.rl import RLInputs, RunWatch, build_loop
 from rayrlhf.stages.run_directory import RunDirectory
 from rayrlhf.types import Message, Prompt
 from tests.system import jobs

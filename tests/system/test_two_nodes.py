@@ -8,6 +8,9 @@ from ray.cluster_utils import Cluster
 from transformers import AutoModelForCausalLM
 
 from rayrlhf.data.journal import Journal
+from rayrlhf.errors import PlacementError
+from rayrlhf.runtime.bundles import RoleBundle
+from rayrlhf.runtime.cluster import check_feasible
 from rayrlhf.stages.rl import run_rl
 from tests.system import jobs
 
@@ -19,7 +22,7 @@ def finished(tmp_path_factory, tiny_policy, tiny_reward_model):
     """One run of two steps; returns its folder and the nodes that its actors were on."""
     folder = tmp_path_factory.mktemp("two_nodes")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    cluster.add_node(num_cpus=2)
+    cluster.add_node(num_cpus=2, labels={"pool": "rewards"})
     ray.init(address=cluster.address, log_to_driver=False)
     job = jobs.make(
         folder, tiny_policy,
@@ -28,11 +31,14 @@ def finished(tmp_path_factory, tiny_policy, tiny_reward_model):
         learner={"ranks": 2, "zero_stage": 3, "spread": True},
         critic={"ranks": 2, "zero_stage": 2, "learning_rate": 1e-2, "cpus": 0.1, **TINY},
         reference={"cpus": 0.1, **TINY},
-        reward={"function": None, "model": str(tiny_reward_model), "cpus": 0.1, "threads": 1},
+        reward={
+            "function": None, "model": str(tiny_reward_model), "cpus": 0.1, "threads": 1,
+            "node_labels": {"pool": "rewards"},
+        },
         run={"steps": 3},
     )  # fmt: skip
     run_rl(job, "never")
-    nodes = {}
+    nodes = {"labelled": {node["NodeID"] for node in ray.nodes() if node["Labels"].get("pool") == "rewards"}}
     for actor in ray._private.state.actors().values():
         nodes.setdefault(actor["ActorClassName"].split(".")[-1], set()).add(actor["Address"]["NodeID"])
     yield folder, nodes
@@ -44,6 +50,17 @@ def test_learner_ranks_and_rollout_workers_were_on_different_nodes(finished):
     _, nodes = finished
     assert len(nodes["LearnerRole"]) == 2
     assert len(nodes["RolloutRole"]) == 2
+
+
+def test_a_role_with_node_labels_was_on_a_node_that_has_them(finished):
+    _, nodes = finished
+    assert nodes["RewardRole"] == nodes["labelled"]
+
+
+def test_labels_that_no_node_has_are_said_before_anything_starts(finished):
+    nowhere = RoleBundle("reward", 1, 0.1, 0.0, labels={"pool": "nowhere"})
+    with pytest.raises(PlacementError, match=r"no node with the label pool=nowhere .*reward.node_labels"):
+        check_feasible([nowhere])
 
 
 def test_at_the_first_step_kl_is_zero_the_ratio_one_and_nothing_clipped(finished):
