@@ -18,6 +18,7 @@ from rayrlhf.errors import PlacementError
 from rayrlhf.runtime.bundles import RoleBundle
 from rayrlhf.runtime.environment import own_ray_address, set_variables
 from rayrlhf.runtime.interruption import raise_if_due
+from rayrlhf.runtime.security import secure_join, secure_start
 
 
 def connect(address: str | None = None, *, metrics_port: int | None = None) -> None:
@@ -28,7 +29,8 @@ def connect(address: str | None = None, *, metrics_port: int | None = None) -> N
     files.
 
     Raises:
-        PlacementError: there is no cluster at the address, or it has metrics ports of its own.
+        PlacementError: there is no cluster at the address, it is open to anybody or refuses our token (`security`), or
+            it has metrics ports of its own.
 
     """
     if ray.is_initialized():
@@ -39,11 +41,12 @@ def connect(address: str | None = None, *, metrics_port: int | None = None) -> N
             f"metrics_port = {metrics_port}: the nodes of {where} have ports of their own; remove the key"
         )
     set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "RAY_TRAIN_V2_ENABLED": "1"})
+    secure_start() if where == "local" else secure_join(where)
     quiet: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
     try:
         ray.init(address=where, _metrics_export_port=metrics_port, **quiet)
     except (ConnectionError, ValueError) as error:
-        raise PlacementError(f"no Ray cluster can be reached at run.ray_address = {address!r}: {error}") from None
+        raise PlacementError(f"no Ray cluster can be reached at {where}: {error}") from None
 
 
 def disconnect() -> None:

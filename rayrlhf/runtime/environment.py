@@ -16,6 +16,26 @@ def own_ray_address() -> str:
     return os.environ.get("RAY_ADDRESS") or "local"
 
 
+def ray_auth_mode() -> str | None:
+    """Ray's own setting of its authentication: token, disabled, or unset."""
+    return os.environ.get("RAY_AUTH_MODE", "").lower() or None
+
+
+def ray_uses_tls() -> bool:
+    """Whether Ray's processes talk TLS to each other."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+def insecure_allowed() -> bool:
+    """Whether Ray clusters that ask for no token may be started and joined; `--allow-insecure` sets it."""
+    return os.environ.get("RAYRLHF_ALLOW_INSECURE") == "1"
+
+
+def allow_insecure() -> None:
+    """For this process and those that it starts."""
+    set_variables({"RAYRLHF_ALLOW_INSECURE": "1"})
+
+
 def planned_faults() -> str:
     """Faults that a test asks for (see `runtime/faults.py`)."""
     return os.environ.get("RAYRLHF_FAULTS", "[]")
