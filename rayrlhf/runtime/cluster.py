@@ -66,9 +66,9 @@ def metrics_urls() -> list[str]:
     return [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
 
 
-def count_nodes() -> int:
-    """Nodes of the cluster that are alive."""
-    return sum(bool(node["Alive"]) for node in ray.nodes())
+def count_nodes(bundle: RoleBundle) -> int:
+    """Nodes that could hold an actor of the bundle if they were empty: not a head without work, for example."""
+    return sum(_Room.of(node).takes(bundle) for node in ray.nodes() if node["Alive"])
 
 
 def log_folder() -> Path:
@@ -77,13 +77,24 @@ def log_folder() -> Path:
     return Path(context.get_temp_dir()) / context.get_session_name() / "logs"
 
 
-def check_feasible(bundles: Sequence[RoleBundle]) -> None:
+def check_feasible(bundles: Sequence[RoleBundle], *, autoscaling: bool = False) -> None:
     """Put every bundle on some node, largest first, or say what is missing; needs no time and starts nothing.
+
+    With `autoscaling` it is only said: reservations that wait are what makes the cluster grow.
 
     Raises:
         PlacementError: "need …, have …", and the keys to change.
 
     """
+    try:
+        _fit(bundles)
+    except PlacementError as error:
+        if not autoscaling:
+            raise
+        print(f"waiting for nodes: {error}")
+
+
+def _fit(bundles: Sequence[RoleBundle]) -> None:
     free = [_Room.of(node) for node in ray.nodes() if node["Alive"]]
     have = f"{sum(n.cpus for n in free):g} CPUs and {sum(n.gpus for n in free):g} GPUs on {len(free)} node(s)"
     wanted = [b for b in bundles for _ in range(b.count)]

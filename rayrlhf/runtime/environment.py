@@ -11,6 +11,12 @@ def set_variables(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
+def set_if_unset(variables: Mapping[str, str]) -> None:
+    """The same, for what whoever started the process may have decided."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
 def own_ray_address() -> str:
     """The cluster that this process was started on as a Ray job; else `local`: a new one."""
     return os.environ.get("RAY_ADDRESS") or "local"

@@ -55,7 +55,7 @@ def environment(variables=TOKEN):
     return {k: v for k, v in {**kept, **variables}.items() if v}
 
 
-def start_head(*arguments, ip="127.0.0.1", variables=TOKEN, on=(), dashboard_port=None):
+def start_head(*arguments, ip="127.0.0.1", variables=TOKEN, on=(), cpus=2, dashboard_port=None):
     """The node and its address."""
     port = free_port()
     dashboard = (
@@ -64,9 +64,16 @@ def start_head(*arguments, ip="127.0.0.1", variables=TOKEN, on=(), dashboard_por
         else ["--include-dashboard=false"]
     )
     node = Node(
-        ["--head", f"--port={port}", f"--node-ip-address={ip}", "--num-cpus=2", *dashboard, *arguments], variables, on
+        ["--head", f"--port={port}", f"--node-ip-address={ip}", f"--num-cpus={cpus}", *dashboard, *arguments],
+        variables,
+        on,
     )
     return node, f"{ip}:{port}"
+
+
+def start_worker(address, *arguments, ip="127.0.0.1", variables=TOKEN, on=(), cpus=2):
+    """A node that joins the head at `address`."""
+    return Node([f"--address={address}", f"--node-ip-address={ip}", f"--num-cpus={cpus}", *arguments], variables, on)
 
 
 def wait_until_up(address, wanted=(Access.TOKEN_ACCEPTED, Access.OPEN)):

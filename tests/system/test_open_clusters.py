@@ -14,9 +14,10 @@ from tests.system.ray_nodes import OPEN, TOKEN, cluster, environment
 
 JOIN = """
 import json, sys
-from rayrlhf.runtime.cluster import connect, count_nodes, disconnect
+import ray
+from rayrlhf.runtime.cluster import connect, disconnect
 connect(sys.argv[1] if len(sys.argv) > 1 else None)
-print(json.dumps({"nodes": count_nodes()}))
+print(json.dumps({"nodes": len(ray.nodes())}))
 disconnect()
 """
 
