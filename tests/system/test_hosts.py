@@ -15,8 +15,8 @@ from rayrlhf.stages.run_directory import to_toml
 from tests.system import faults, hosts, jobs
 from tests.system.ray_nodes import environment, start_head, start_worker, wait_until_up
 
-pytestmark = pytest.mark.skipif(not hosts.possible(), reason=hosts.REASON)
-STEPS = 14
+pytestmark = [pytest.mark.skipif(not hosts.possible(), reason=hosts.REASON), pytest.mark.timeout(1500)]
+STEPS = 12
 TINY = {"threads": 1, "micro_batch_tokens": 256}
 SPREAD = {"ranks": 2, "spread": True, "cpus": 0.5, **TINY}
 
@@ -73,7 +73,7 @@ def run(cluster, tmp_path_factory, tiny_policy, tiny_reward_model):
         reference={"cpus": 0.5, **TINY},
         checkpoint={"every_steps": 3},
         recovery={"backoff_s": 0.5},
-        run={"steps": STEPS, "ray_address": cluster.address, "start_timeout_s": 240.0},
+        run={"steps": STEPS, "ray_address": cluster.address, "start_timeout_s": 240.0, "autoscaling": True},
     )  # fmt: skip
     config = folder / "job.toml"
     config.write_text(to_toml(validate_job(RLJob, values)))
@@ -91,14 +91,14 @@ def run(cluster, tmp_path_factory, tiny_policy, tiny_reward_model):
 def drive(cluster, driver, folder):
     lost = cluster.network.hosts[2]
     still = {}
-    wait_for_step(cluster, driver, folder, 3, 300)
+    wait_for_step(cluster, driver, folder, 3, 500)
     cluster.network.cut(lost)
     cut_at, before = time.monotonic(), len(jobs.metrics(folder))
     tend_for(cluster, 30)
     cluster.network.mend(lost)
     wait_for_step(cluster, driver, folder, before + 1, 300)
     still["cut"] = time.monotonic() - cut_at
-    wait_for_step(cluster, driver, folder, 8, 300)
+    wait_for_step(cluster, driver, folder, 7, 300)
     cluster.lose(lost)
     lost_at, before = time.monotonic(), len(jobs.metrics(folder))
     wait_for_step(cluster, driver, folder, before + 1, 300)
