@@ -74,7 +74,7 @@ def test_an_endless_loop_ends_with_its_cpu_time_though_it_ignores_the_warning():
     ignoring = "import sys\nsignal = sys.modules['signal']\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
     assert "CPU time" in call("def f():\n    while True: pass").error
     assert "SIGKILL" in call(ignoring + "def f():\n    while True: pass").error
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
 
 
 def test_calls_before_an_endless_one_keep_their_answers():
@@ -88,7 +88,7 @@ def test_waiting_is_no_way_to_hold_a_worker():
     began = time.monotonic()
     outcome = call(f"def f():\n{textwrap.indent(waits_for_itself, '    ')}", limits=Limits(wall_s=1.5))
     assert outcome.error == "stopped: no answer within 1.5 s"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_memory_is_limited_and_the_parents_does_not_grow():
