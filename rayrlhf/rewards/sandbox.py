@@ -129,12 +129,19 @@ def _read(process: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, str]
             return bytes(output), f"stopped: no answer within {limits.wall_s:g} s"
         chunk = os.read(descriptor, 1 << 16)
         if not chunk:
-            with suppress(subprocess.TimeoutExpired):  # it may have closed its end and go on
-                process.wait(max(0.0, deadline - time.monotonic()))
-            return bytes(output), "" if process.returncode is not None else "stopped: it did not end"
+            return bytes(output), "" if _has_ended(process.pid, deadline) else "stopped: it did not end"
         output += chunk
         if len(output) > room:
             return bytes(output[:room]), f"stopped: more than {limits.output_kib} KiB of output"
+
+
+def _has_ended(pid: int, deadline: float) -> bool:
+    """Whether it ends in time; it may go on with its channel closed. Its pid stays taken, so no other is killed."""
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def _ended(code: int) -> str:
