@@ -95,6 +95,10 @@ class RewardError(RunError):
     """Too many trajectories could not be scored."""
 
 
+class SandboxError(RunError):
+    """A model's code cannot be run, because its process cannot be protected or did not start."""
+
+
 class ScorerLostError(RunError):
     """The process that scores has died, or scoring in it does not end; what it was given may be scored by another."""
 

@@ -80,6 +80,8 @@ Directory = Annotated[str, AfterValidator(_directory)]
 """A directory that may not exist yet: a path, or a URL that fsspec has a client for."""
 ServiceUrl = Annotated[str, AfterValidator(_service_url)]
 """Where an HTTP service is; a path in it is a prefix of the service's routes."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""In hexadecimal."""
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]

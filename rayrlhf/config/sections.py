@@ -16,6 +16,7 @@ from rayrlhf.config.base import (
     PositiveInt,
     Section,
     ServiceUrl,
+    Sha256,
 )
 
 Seconds = PositiveFloat
@@ -26,6 +27,9 @@ class ModelConfig(Section):
     """Which model starts the job, and in which precision it is trained and sampled."""
 
     path: PathOrHubId = Field(description="directory or hub id of a Hugging Face causal language model")
+    digest: Sha256 | None = Field(
+        None, description="SHA-256 of the directory's `digests.json`, which stands for all its files; unset: any model"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights on every role")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(

@@ -18,6 +18,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from rayrlhf.engines.generation_spec import GenerationSpec, Sampling
+from rayrlhf.engines.model_files import require_weights
 from rayrlhf.types import Completion, FinishReason, Prompt, VersionSpan
 from rayrlhf.weight_sync.plugin import BACKEND, register
 
@@ -27,6 +28,7 @@ class GenerationEngine:
 
     def __init__(self, spec: GenerationSpec) -> None:
         register()
+        require_weights(spec.model)
         self.tensor_parallel = spec.tensor_parallel
         self._requests = 0
         self._llm = AsyncLLM.from_engine_args(
@@ -44,6 +46,7 @@ class GenerationEngine:
                 generation_config="vllm",
                 skip_tokenizer_init=True,
                 trust_remote_code=False,
+                load_format="safetensors",
                 disable_log_stats=True,
                 weight_transfer_config=WeightTransferConfig(backend=BACKEND),
                 worker_extension_cls=spec.worker_extension,

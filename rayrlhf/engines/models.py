@@ -3,7 +3,8 @@
     TokenLogprobs: causal LM  ──▶ log p(token t | < t) and entropy, [B, T]
     TokenScalars:  scalar head ──▶ one number after each token, [B, T] (reward: at the last one; critic: before each)
 
-Loading switches dropout off (else the PPO ratio is not 1 at the first step) and never runs code from the hub.
+Loading switches dropout off (else the PPO ratio is not 1 at the first step) and never runs code from the hub; a model's
+files are checked first (`model_files.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from transformers.utils import cached_file
 
 from rayrlhf.algorithms.logprobs import chunked_logprobs
 from rayrlhf.config.sections import ModelConfig
+from rayrlhf.engines.model_files import require_weights
 from rayrlhf.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -141,21 +143,25 @@ def _shapes(auto: Any, hf_config: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _load(auto: Any, path: str, config: ModelConfig, extra: dict[str, Any], *, report: bool = False) -> Any:
+    require_weights(path, config.digest if path == config.path else None)
     hf_config = _hf_config(path, **extra)
     for name in vars(hf_config):
         if name.endswith(("dropout", "pdrop")) and isinstance(getattr(hf_config, name), float):
             setattr(hf_config, name, 0.0)
     pad_token_id = getattr(hf_config, "pad_token_id", None)
     hf_config.pad_token_id = None  # else the embedding of that token, often eos, would get no gradient
-    loaded = auto.from_pretrained(
-        path,
-        config=hf_config,
-        dtype=DTYPES[config.dtype],
-        attn_implementation=config.attention,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=report,
-    )
+    try:
+        loaded = auto.from_pretrained(
+            path,
+            config=hf_config,
+            dtype=DTYPES[config.dtype],
+            attn_implementation=config.attention,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=report,
+        )
+    except OSError as error:  # a hub id whose weights are pickles, or that the hub does not give
+        raise ModelError(f"{path}: no safetensors weights can be loaded: {_first_line(error)}") from None
     model = loaded[0] if report else loaded
     model.config.pad_token_id = pad_token_id
     if config.gradient_checkpointing:
@@ -194,14 +200,9 @@ def generation_eos(path: str) -> int | list[int] | None:
     return eos
 
 
-def require_weights(path: str) -> None:
-    """Refuse, without loading them, a local directory that has no safetensors weights."""
-    if Path(path).is_dir():
-        _tensor_names(Path(path))
-
-
 def require_reward_head(path: str, key: str) -> None:
     """Refuse, without loading any weights, a local directory whose checkpoint has no scalar head."""
+    require_weights(path)
     if not Path(path).is_dir():
         return
     if not any(name.split(".")[0] in SCALAR_HEADS for name in _tensor_names(Path(path))):
@@ -236,8 +237,6 @@ def _tensor_names(folder: Path) -> set[str]:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             names.update(tensors.keys())
-    if not names:
-        raise ModelError(f"{folder}: no safetensors weights in this directory (pickled ones are never read)")
     return names
 
 

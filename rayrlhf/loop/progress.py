@@ -29,7 +29,7 @@ class Progress:
 ELASTIC = frozenset(
     {"cpus", "gpus", "threads", "workers", "ranks", "spread", "zero_stage", "tensor_parallel", "micro_batch_tokens"}
     | {"max_concurrent", "gpu_memory_share", "kv_cache_gib", "enforce_eager", "bucket_mib", "timeout_s"}
-    | {"max_failed_share", "logprob_tolerance", "queue_timeout_s"}
+    | {"max_failed_share", "logprob_tolerance", "queue_timeout_s", "digest"}
 )
 """Keys that say how a run is computed, or when it stops, not what it computes: a resumed run may change them."""
 AROUND = frozenset({"name", "run", "checkpoint", "recovery"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from rayrlhf.errors import ConfigError
+
 
 def set_variables(variables: Mapping[str, str]) -> None:
     """Set environment variables of this process (and of the children it will start)."""
@@ -95,6 +97,22 @@ def rank_variables(rank: int, world_size: int, address: str, port: int, local_ra
     }
 
 
+UNSAFE_VLLM = ("VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_SERVER_DEV_MODE")
+"""The first has vLLM unpickle what it is sent; the second opens routes that run any of its methods."""
+
+
+def require_safe_vllm() -> None:
+    """Refuse to start engines where vLLM is told to run what others send it.
+
+    Raises:
+        ConfigError: names the variable.
+
+    """
+    for name in UNSAFE_VLLM:
+        if os.environ.get(name, "0").strip() not in ("", "0"):
+            raise ConfigError(f"{name} is set in the environment; with it vLLM runs what others send it: unset {name}")
+
+
 def vllm_variables(
     threads: int, tensor_parallel: int, kv_cache_gib: int, engine: int = 0, eager: bool = True
 ) -> dict[str, str]:
@@ -115,6 +133,7 @@ def vllm_variables(
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
+        **dict.fromkeys(UNSAFE_VLLM, "0"),
     } | ({"TORCHDYNAMO_DISABLE": "1"} if eager else {})
 
 
@@ -127,4 +146,5 @@ def serving_variables(threads: int, kv_cache_gib: int) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "TORCHDYNAMO_DISABLE": "1",
+        **dict.fromkeys(UNSAFE_VLLM, "0"),
     }

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from rayrlhf.config.load import settings_of
 from rayrlhf.errors import ConfigError
+from rayrlhf.runtime.environment import require_safe_vllm
 from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.settings import ServiceSettings
 
@@ -63,6 +64,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.role == "reward":
         return _serve_reward(arguments)
     settings = settings_of(ServiceSettings, arguments.settings)
+    require_safe_vllm()
     folder = _folder(arguments.model)
     from rayrlhf.runtime.bundles import RoleBundle
     from rayrlhf.runtime.cluster import address, check_feasible, connect, metrics_urls

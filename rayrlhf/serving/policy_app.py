@@ -39,6 +39,7 @@ def _engine(settings: ServiceSettings) -> dict[str, Any]:
         "tensor_parallel_size": settings.tensor_parallel,
         "enforce_eager": settings.enforce_eager,
         "trust_remote_code": False,
+        "load_format": "safetensors",
         "worker_extension_cls": "rayrlhf.weight_sync.reload.ReloadExtension",
     }
     if settings.max_model_length is not None:

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from rayrlhf.access.private_files import alone
 from rayrlhf.access.strict import Record, explain
 from rayrlhf.data.durable import DIGESTS, describe_file, digest_file, replaced_folder, write_durably
+from rayrlhf.data.model_files import unlisted_file
 from rayrlhf.errors import ReleaseError
 from rayrlhf.observability.events import EventLog
 
@@ -203,6 +204,8 @@ def describe_model(model: Path) -> dict[str, ModelFile]:
         for name, file in noted.items():
             if files.get(name) != file:
                 raise ReleaseError(f"{model / name}: not what was exported ({DIGESTS} has another digest)")
+        if (extra := unlisted_file(model, noted)) is not None:
+            raise ReleaseError(extra)
     return files
 
 

@@ -10,6 +10,7 @@ from rayrlhf.data.prompts import render_prompts
 from rayrlhf.data.rows import PromptRow
 from rayrlhf.data.template import end_of_turn_ids
 from rayrlhf.engines.generation_spec import GenerationSpec, Sampling
+from rayrlhf.engines.model_files import require_weights
 from rayrlhf.engines.models import generation_eos, load_tokenizer
 from rayrlhf.errors import DataError
 from rayrlhf.loop.progress import sample_seed
@@ -18,6 +19,7 @@ from rayrlhf.role_types import GenerationRequest, RolloutWorker
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
 from rayrlhf.runtime.bundles import RoleBundle
 from rayrlhf.runtime.cluster import Placement, check_feasible, connect
+from rayrlhf.runtime.environment import require_safe_vllm
 from rayrlhf.runtime.worker_group import WorkerGroup, create_group, gather, gather_data
 from rayrlhf.types import Trajectory
 
@@ -43,6 +45,8 @@ def answer(model: str, rows: Sequence[PromptRow], config: AnswerConfig) -> list[
 
 def generate(model: str, rows: Sequence[PromptRow], config: AnswerConfig) -> list[list[Trajectory]]:
     """For each prompt its answers as tokens."""
+    require_safe_vllm()
+    require_weights(model)
     connect()
     tokenizer = load_tokenizer(model)
     rendered = render_prompts(rows, tokenizer, config.max_prompt_tokens)

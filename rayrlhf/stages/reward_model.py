@@ -17,12 +17,12 @@ from rayrlhf.config.jobs import RewardJob
 from rayrlhf.data.rows import Ranking, read_rankings
 from rayrlhf.data.template import render_conversation
 from rayrlhf.engines.export import export_model
+from rayrlhf.engines.model_files import require_weights
 from rayrlhf.engines.models import (
     Normalisation,
     TokenScalars,
     load_scalar,
     load_tokenizer,
-    require_weights,
     scalar_shapes,
 )
 from rayrlhf.engines.training import TrainingEngine
@@ -62,8 +62,8 @@ class RewardTask:
 
     def __init__(self, job: RewardJob) -> None:
         self._job = job
+        require_weights(job.model.path, job.model.digest)
         self._tokenizer = load_tokenizer(job.model.path)
-        require_weights(job.model.path)
         assert job.data.comparisons is not None
         self.items = self._render(job.data.comparisons)
         self.held_out = self._render(job.data.held_out) if job.data.held_out else []

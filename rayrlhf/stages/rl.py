@@ -14,6 +14,7 @@ from rayrlhf.data.journal import Journal
 from rayrlhf.data.prompts import PromptSet, render_prompts
 from rayrlhf.data.rows import read_prompts, read_texts
 from rayrlhf.data.template import end_of_turn_ids
+from rayrlhf.engines.model_files import require_weights
 from rayrlhf.engines.models import (
     generation_eos,
     load_tokenizer,
@@ -21,7 +22,6 @@ from rayrlhf.engines.models import (
     require_length,
     require_reward_head,
     require_same_vocabulary,
-    require_weights,
     scalar_shapes,
 )
 from rayrlhf.engines.training_state import check_state
@@ -48,6 +48,7 @@ from rayrlhf.roles.reward import RewardRole
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
 from rayrlhf.runtime.bundles import RoleBundle
 from rayrlhf.runtime.cluster import Placement, check_feasible, connect, count_nodes
+from rayrlhf.runtime.environment import require_safe_vllm
 from rayrlhf.runtime.failures import FailurePolicy
 from rayrlhf.runtime.faults import Fault, FaultInjector
 from rayrlhf.runtime.interruption import Interruption
@@ -77,6 +78,8 @@ class RLInputs:
 
 def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
     """Check model, reward, data and checkpoint; starts nothing and writes nothing."""
+    require_safe_vllm()
+    require_weights(job.model.path, job.model.digest)
     tokenizer = load_tokenizer(job.model.path)
     _check_models(job, tokenizer)
     if job.data.pretraining is not None:
@@ -102,11 +105,10 @@ def prepare(job: RLJob, resume: str = "auto") -> RLInputs:
 
 def _check_models(job: RLJob, tokenizer: PreTrainedTokenizerBase) -> None:
     """Everything that can be told from the files of the models, before any of them is loaded."""
-    require_weights(job.model.path)
     require_length(job.model.path, job.data.max_prompt_tokens + job.rollout.max_tokens)
     if job.reward.model is not None:
-        load_tokenizer(job.reward.model)
         require_reward_head(job.reward.model, "reward.model")
+        load_tokenizer(job.reward.model)
     if job.has_reference and job.reference.model is not None:
         require_weights(job.reference.model)
         require_same_vocabulary(tokenizer, job.reference.model, "reference.model")

@@ -14,7 +14,8 @@ from rayrlhf.data.batching import micro_batches
 from rayrlhf.data.rows import read_demonstrations
 from rayrlhf.data.template import RenderedConversation, render_conversation
 from rayrlhf.engines.export import export_model
-from rayrlhf.engines.models import load_policy, load_tokenizer, policy_shapes, require_weights
+from rayrlhf.engines.model_files import require_weights
+from rayrlhf.engines.models import load_policy, load_tokenizer, policy_shapes
 from rayrlhf.engines.training import TrainingEngine
 from rayrlhf.engines.weight_source import WeightSource
 from rayrlhf.errors import DataError
@@ -32,8 +33,8 @@ class SFTTask:
 
     def __init__(self, job: SFTJob) -> None:
         self._job = job
+        require_weights(job.model.path, job.model.digest)
         self._tokenizer = load_tokenizer(job.model.path)
-        require_weights(job.model.path)
         assert job.data.demonstrations is not None
         self.items = self._render(job.data.demonstrations)
         self.held_out = self._render(job.data.held_out) if job.data.held_out else []

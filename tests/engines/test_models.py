@@ -1,7 +1,12 @@
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rayrlhf.config.sections import ModelConfig
+from rayrlhf.data.durable import write_digests
+from rayrlhf.data.model_files import model_digest
 from rayrlhf.engines.models import (
     Normalisation,
     load_policy,
@@ -84,8 +89,26 @@ def test_a_tokenizer_without_a_template_is_refused(tmp_path):
 
 
 def test_a_directory_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        load_policy(ModelConfig(path=str(tmp_path)))
+    save_file({"w": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="cannot be loaded as a model"):
         load_policy(ModelConfig(path=str(tmp_path)))
+
+
+def test_a_model_that_was_changed_after_its_export_is_not_loaded(tiny_policy, tmp_path):
+    folder = shutil.copytree(tiny_policy, tmp_path / "policy")
+    write_digests(folder)
+    digest = model_digest(folder)
+    load_policy(ModelConfig(path=str(folder), digest=digest))
+    with pytest.raises(ModelError, match=r"model\.digest wants"):
+        load_policy(ModelConfig(path=str(folder), digest="0" * 64))
+    tiny.poison(folder)
+    for load in (load_policy, lambda config: load_scalar(config, config.path, head="zero")):
+        with pytest.raises(ModelError, match=r"model\.safetensors: not what was exported"):
+            load(ModelConfig(path=str(folder)))
+    with pytest.raises(ModelError, match=r"model\.safetensors: not what was exported"):
+        require_reward_head(str(folder), "reward.model")
 
 
 def test_the_entropy_and_every_input_embedding_have_a_gradient(tiny_policy):

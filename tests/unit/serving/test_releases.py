@@ -61,6 +61,13 @@ def test_an_export_that_takes_the_place_of_a_released_model_does_not_take_it_fro
     check_files(release)
 
 
+def test_a_file_that_was_added_to_an_export_is_not_served(book, tmp_path):
+    model = make_model(tmp_path / "model")
+    save_file({"w": torch.zeros(4, 2)}, model / "other.safetensors")
+    with pytest.raises(ReleaseError, match=r"other\.safetensors: was not exported"):
+        book.register(model)
+
+
 def test_a_model_without_noted_digests_is_taken_as_it_is(book, tmp_path):
     model = make_model(tmp_path / "model")
     (model / "digests.json").unlink()

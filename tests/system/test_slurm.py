@@ -1,0 +1,106 @@
+"""cluster/slurm.sh with Ray itself, on two hosts as network namespaces; only `srun` is ours.
+
+`ray symmetric-run` ends every Ray process that it can see, so each host has a process namespace too.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALONE = "unshare --mount --pid --fork --kill-child --mount-proc"
+SRUN = f"""#!/bin/bash
+while [ "$1" != bash ]; do shift; done
+ip netns exec "$HOST_B" {ALONE} env SLURM_NODEID=1 "$@" >"$SEEN/b.log" 2>&1 &
+SLURM_NODEID=0 "$@"
+code=$?
+wait
+exit $code
+"""
+DRIVER = """#!{python}
+import json, os, sys, urllib.error, urllib.request
+import ray
+from rayrlhf.runtime.cluster import connect, disconnect
+
+connect()
+nodes = [node for node in ray.nodes() if node["Alive"]]
+try:
+    status = urllib.request.urlopen("http://127.0.0.1:8265/api/jobs/", timeout=20).status
+except urllib.error.HTTPError as error:
+    status = error.code
+seen = {{
+    "arguments": sys.argv[1:],
+    "groups": sorted((node["NodeManagerAddress"], node["Labels"].get("rayrlhf/group")) for node in nodes),
+    "cpus": [node["Resources"]["CPU"] for node in nodes],
+    "without_token": status,
+}}
+with open(os.environ["SEEN"] + "/driver.json", "w") as file:
+    json.dump(seen, file)
+disconnect()
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def hosts():
+    """Two network namespaces that reach each other at 10.77.0.1 and 10.77.0.2."""
+    if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("unshare"):
+        pytest.skip("network namespaces need root, ip and unshare")
+    mark = uuid.uuid4().hex[:6]
+    names = [f"slurm-{mark}-{side}" for side in "ab"]
+    try:
+        for name in names:
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        ip("link", "add", f"va{mark}", "netns", names[0], "type", "veth", "peer", f"vb{mark}", "netns", names[1])
+        for i, (name, device) in enumerate(zip(names, (f"va{mark}", f"vb{mark}"), strict=True)):
+            ip("-n", name, "addr", "add", f"10.77.0.{i + 1}/24", "dev", device)
+            ip("-n", name, "link", "set", device, "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def program(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def test_two_nodes_become_a_closed_cluster_with_their_labels_and_the_runs_exit_code(hosts, tmp_path):
+    seen, programs, home = (tmp_path / name for name in ("seen", "bin", "home"))
+    for folder in (seen, programs, home):
+        folder.mkdir()
+    program(programs / "srun", SRUN)
+    program(programs / "rayrlhf", DRIVER.format(python=sys.executable))
+    environment = {
+        "PATH": f"{programs}:{Path(sys.executable).parent}:{os.defpath}:/usr/sbin:/sbin", "HOME": str(home),
+        "SEEN": str(seen), "PYTHONPATH": str(ROOT), "HOST_B": hosts[1], "HEAD_IP": "10.77.0.1", "SLURM_JOB_ID": "77",
+        "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_ON_NODE": "3", "NODE_GROUPS": "learner rollout",
+    }  # fmt: skip
+    # A /tmp/ray of its own: other clusters of this machine are noted there.
+    script = f"mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray && exec bash {ROOT}/cluster/slurm.sh rl my.toml a=1"
+    ended = subprocess.run(
+        ["ip", "netns", "exec", hosts[0], *ALONE.split(), "bash", "-c", script],
+        env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    said = ended.stdout + ended.stderr + (seen / "b.log").read_text()
+    assert (seen / "driver.json").exists(), said
+    assert json.loads((seen / "driver.json").read_text()) == {
+        "arguments": ["rl", "my.toml", "a=1"],
+        "groups": [["10.77.0.1", "learner"], ["10.77.0.2", "rollout"]],
+        "cpus": [3.0, 3.0],
+        "without_token": 401,
+    }
+    assert ended.returncode == 3, said
+    assert not list(home.glob(".rayrlhf-*")), "the token goes with the job"
