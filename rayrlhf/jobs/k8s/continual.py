@@ -1,0 +1,198 @@
+"""Continual training: a standing cluster, where a service runs and a timer starts one turn of the cycle after another.
+
+    RayCluster ◀── RayJob `rayrlhf serve`     (stays; the Service is its stable address)
+        ▲
+        └────────── RayJob `rayrlhf cycle`    (one a turn) ◀── CronJob, never two at a time
+
+One cluster, because a canary is new replicas beside the running ones, which only their own cluster can start.
+"""
+
+from __future__ import annotations
+
+import json
+
+from rayrlhf.jobs.k8s.cluster_spec import network_policy, ray_cluster
+from rayrlhf.jobs.k8s.objects import (
+    BatchJobSpec,
+    BatchJobTemplate,
+    ConfigMap,
+    ConfigMapVolume,
+    Container,
+    CronJob,
+    CronJobSpec,
+    Manifest,
+    Metadata,
+    Mount,
+    PodSpec,
+    PodTemplate,
+    PolicyRule,
+    Role,
+    RoleBinding,
+    RoleRef,
+    Service,
+    ServiceAccount,
+    ServicePort,
+    ServiceSpec,
+    Subject,
+    Volume,
+)
+from rayrlhf.jobs.k8s.pods import PodMaker, as_user, resources, unprivileged
+from rayrlhf.jobs.k8s.ray_objects import (
+    DeletionCondition,
+    DeletionRule,
+    DeletionStrategy,
+    RayCluster,
+    RayJob,
+    RayJobSpec,
+    SubmitterConfig,
+)
+from rayrlhf.jobs.k8s.run_config import RunConfig
+from rayrlhf.jobs.k8s.services import policy_group
+from rayrlhf.jobs.k8s.settings import MINUTE_S, SERVE_PORT, KubernetesSettings
+from rayrlhf.jobs.k8s.training import (
+    SUBMITTER_RETRIES,
+    config_map,
+    entrypoint,
+    object_name,
+    require_shared_directory,
+)
+from rayrlhf.serving.settings import ServiceSettings
+
+SLOTS = 2
+"""A canary, or the successor of another shape, runs beside what serves."""
+SERVICE_RETRIES = 100
+TURN_FILE = "turn.json"
+TURN_MOUNT = "/etc/rayrlhf-turn"
+CLUSTER_LABEL = "ray.io/cluster"
+TURN_LABEL = "rayrlhf/turn-of"
+
+
+def continual_training(config: RunConfig, settings: KubernetesSettings) -> list[Manifest]:
+    """The manifests of a cycle."""
+    name = object_name(config.name)
+    require_shared_directory(config, settings)
+    directory = config.service_directory
+    home = directory if directory.startswith("/") else f"{settings.storage.mount}/{directory}"
+    service = settings.policy_service(home)
+    pods = PodMaker(settings, name, config_map=name)
+    groups = [*config.groups, policy_group(service, settings, SLOTS)]
+    cluster = RayCluster(metadata=_metadata(name, pods), spec=ray_cluster(pods, groups))
+    turn = _turn(name, pods)
+    return [
+        config_map(name, config.toml(), settings),
+        cluster,
+        _serve(name, pods, service),
+        _address(name, pods),
+        network_policy(name, settings, serves=True),
+        ConfigMap(
+            metadata=Metadata(name=f"{name}-turn", namespace=settings.namespace),
+            data={TURN_FILE: json.dumps(turn.manifest(), indent=1) + "\n"},
+        ),
+        *_rights(f"{name}-turn", pods),
+        _timer(f"{name}-turn", pods),
+    ]
+
+
+def _metadata(name: str, pods: PodMaker) -> Metadata:
+    return Metadata(name=name, namespace=pods.settings.namespace, labels=dict(pods.labels))
+
+
+def _serve(name: str, pods: PodMaker, service: ServiceSettings) -> RayJob:
+    """The service. It has no deadline, and goes on with what served last when it is started again."""
+    settings = pods.settings
+    spoken = {key: value for key, value in service.model_dump(exclude_defaults=True).items() if key != "node_labels"}
+    spoken |= {f"node_labels.{key}": value for key, value in service.node_labels.items()}
+    words = [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in spoken.items()]
+    command = ["env", f"--chdir={settings.storage.mount}", "rayrlhf", "serve", settings.cycle.model, "--keep"]
+    spec = RayJobSpec(
+        entrypoint=" ".join([*command, "--address", "auto", *words]),
+        submitter_config=SubmitterConfig(backoff_limit=SUBMITTER_RETRIES),
+        submitter_pod_template=pods.submitter(has_cluster=False),
+        backoff_limit=SERVICE_RETRIES,
+        pre_running_deadline_seconds=settings.job.start_deadline_s,
+        cluster_selector={CLUSTER_LABEL: name},
+    )
+    metadata = _metadata(f"{name}-serve", pods)
+    labels = {**(metadata.labels or {}), "app.kubernetes.io/component": "service"}
+    return RayJob(metadata=metadata.model_copy(update={"labels": labels}), spec=spec)
+
+
+def _address(name: str, pods: PodMaker) -> Service:
+    """Serve's proxy in the head, which is there as long as the cluster is."""
+    selector = {CLUSTER_LABEL: name, "ray.io/node-type": "head"}
+    spec = ServiceSpec(selector=selector, ports=[ServicePort(name="http", port=SERVE_PORT)])
+    return Service(metadata=_metadata(f"{name}-http", pods), spec=spec)
+
+
+def _turn(name: str, pods: PodMaker) -> RayJob:
+    """One turn. It is not retried: the next one goes on where it was."""
+    settings = pods.settings
+    kept = [
+        DeletionCondition(job_status="SUCCEEDED", ttl_seconds=settings.job.keep_job_s),
+        DeletionCondition(job_deployment_status="Failed", ttl_seconds=settings.job.keep_job_s),
+    ]
+    spec = RayJobSpec(
+        entrypoint=entrypoint(settings, "cycle"),
+        submitter_config=SubmitterConfig(backoff_limit=SUBMITTER_RETRIES),
+        submitter_pod_template=pods.submitter(has_cluster=False),
+        backoff_limit=0,
+        pre_running_deadline_seconds=settings.job.start_deadline_s,
+        active_deadline_seconds=settings.cycle.deadline_s,
+        deletion_strategy=DeletionStrategy(
+            deletion_rules=[DeletionRule(policy="DeleteSelf", condition=condition) for condition in kept]
+        ),
+        cluster_selector={CLUSTER_LABEL: name},
+    )
+    labels = {**pods.labels, TURN_LABEL: name}
+    return RayJob(metadata=Metadata(generate_name=f"{name[:36]}-turn-", labels=labels), spec=spec)
+
+
+def _rights(name: str, pods: PodMaker) -> list[Manifest]:
+    """The timer's pod makes RayJobs and watches them; nothing else."""
+    rule = PolicyRule(api_groups=["ray.io"], resources=["rayjobs"], verbs=["create", "get", "list"])
+    return [
+        ServiceAccount(metadata=_metadata(name, pods)),
+        Role(metadata=_metadata(name, pods), rules=[rule]),
+        RoleBinding(metadata=_metadata(name, pods), role_ref=RoleRef(name=name), subjects=[Subject(name=name)]),
+    ]
+
+
+def _timer(name: str, pods: PodMaker) -> CronJob:
+    """Its pod stays as long as the turn does: else `Forbid` would forbid nothing."""
+    settings, cycle = pods.settings, pods.settings.cycle
+    container = Container(
+        name="turn",
+        image=settings.image,
+        command=["rayrlhf", "k8s", "turn", f"{TURN_MOUNT}/{TURN_FILE}"],
+        resources=resources(1, "1Gi", request_cpus="100m"),
+        security_context=unprivileged(),
+        volume_mounts=[Mount(name="turn", mount_path=TURN_MOUNT, read_only=True)],
+    )
+    pod = PodSpec(
+        service_account_name=name,
+        automount_service_account_token=True,
+        restart_policy="Never",
+        security_context=as_user(settings.user_id),
+        containers=[container],
+        volumes=[Volume(name="turn", config_map=ConfigMapVolume(name=name))],
+    )
+    template = BatchJobTemplate(
+        spec=BatchJobSpec(
+            backoff_limit=1,
+            active_deadline_seconds=cycle.deadline_s + settings.job.start_deadline_s,
+            ttl_seconds_after_finished=settings.job.keep_job_s,
+            template=PodTemplate(metadata=Metadata(labels=dict(pods.labels)), spec=pod),
+        )
+    )
+    return CronJob(
+        metadata=_metadata(name, pods),
+        spec=CronJobSpec(
+            schedule=cycle.schedule,
+            time_zone=cycle.time_zone,
+            concurrency_policy="Forbid",
+            starting_deadline_seconds=10 * MINUTE_S,
+            successful_jobs_history_limit=3,
+            failed_jobs_history_limit=3,
+            job_template=template,
+        ),
+    )
