@@ -40,6 +40,7 @@ def _add_render(commands: Any) -> None:
     render.add_argument("--volume", action="store_true", help="instead: the volume (and namespace) that runs share")
     render.add_argument("--image", help="container image of all pods")
     render.add_argument("--settings", metavar="FILE", help="TOML file about the Kubernetes cluster, see below")
+    render.add_argument("--set", action="append", default=[], metavar="key=value", help="one of those keys")
     render.add_argument("--to", metavar="DIR", help="a file each and a kustomization.yaml; unset: standard output")
     render.set_defaults(run_command=_render)
 
@@ -65,7 +66,7 @@ def _render(arguments: argparse.Namespace) -> int:
     from rayrlhf.jobs.k8s.render import as_yaml, render, render_volume, write_folder
     from rayrlhf.jobs.k8s.settings import load_settings
 
-    settings = load_settings(arguments.settings, arguments.image)
+    settings = load_settings(arguments.settings, arguments.set, arguments.image)
     if arguments.volume:
         manifests = render_volume(settings)
     elif arguments.config is None:

@@ -42,6 +42,8 @@ from rayrlhf.jobs.k8s.ray_objects import (
     DeletionRule,
     DeletionStrategy,
     RayCluster,
+    RayCronJob,
+    RayCronJobSpec,
     RayJob,
     RayJobSpec,
     SubmitterConfig,
@@ -76,21 +78,14 @@ def continual_training(config: RunConfig, settings: KubernetesSettings) -> list[
     service = settings.policy_service(home)
     pods = PodMaker(settings, name, config_map=name)
     groups = [*config.groups, policy_group(service, settings, SLOTS)]
-    cluster = RayCluster(metadata=_metadata(name, pods), spec=ray_cluster(pods, groups))
-    turn = _turn(name, pods)
-    return [
+    manifests: list[Manifest] = [
         config_map(name, config.toml(), settings),
-        cluster,
+        RayCluster(metadata=_metadata(name, pods), spec=ray_cluster(pods, groups)),
         _serve(name, pods, service),
         _address(name, pods),
         network_policy(name, settings, serves=True),
-        ConfigMap(
-            metadata=Metadata(name=f"{name}-turn", namespace=settings.namespace),
-            data={TURN_FILE: json.dumps(turn.manifest(), indent=1) + "\n"},
-        ),
-        *_rights(f"{name}-turn", pods),
-        _timer(f"{name}-turn", pods),
     ]
+    return manifests + _timer(name, pods)
 
 
 def _metadata(name: str, pods: PodMaker) -> Metadata:
@@ -147,17 +142,25 @@ def _turn(name: str, pods: PodMaker) -> RayJob:
     return RayJob(metadata=Metadata(generate_name=f"{name[:36]}-turn-", labels=labels), spec=spec)
 
 
-def _rights(name: str, pods: PodMaker) -> list[Manifest]:
-    """The timer's pod makes RayJobs and watches them; nothing else."""
+def _timer(name: str, pods: PodMaker) -> list[Manifest]:
+    """What starts turns."""
+    cycle, turn, own_name = pods.settings.cycle, _turn(name, pods), f"{name[:31]}-turn"
+    metadata = _metadata(own_name, pods)
+    if cycle.timer == "RayCronJob":
+        spec = RayCronJobSpec(schedule=cycle.schedule, time_zone=cycle.time_zone, job_template=turn.spec)
+        return [RayCronJob(metadata=metadata, spec=spec)]
     rule = PolicyRule(api_groups=["ray.io"], resources=["rayjobs"], verbs=["create", "get", "list"])
+    account = Subject(name=own_name, namespace=pods.settings.namespace)
     return [
-        ServiceAccount(metadata=_metadata(name, pods)),
-        Role(metadata=_metadata(name, pods), rules=[rule]),
-        RoleBinding(metadata=_metadata(name, pods), role_ref=RoleRef(name=name), subjects=[Subject(name=name)]),
+        ConfigMap(metadata=metadata, data={TURN_FILE: json.dumps(turn.manifest(), indent=1) + "\n"}),
+        ServiceAccount(metadata=metadata),
+        Role(metadata=metadata, rules=[rule]),
+        RoleBinding(metadata=metadata, role_ref=RoleRef(name=own_name), subjects=[account]),
+        _cron_job(own_name, pods),
     ]
 
 
-def _timer(name: str, pods: PodMaker) -> CronJob:
+def _cron_job(name: str, pods: PodMaker) -> CronJob:
     """Its pod stays as long as the turn does: else `Forbid` would forbid nothing."""
     settings, cycle = pods.settings, pods.settings.cycle
     container = Container(

@@ -254,6 +254,7 @@ class Subject(Piece):
 
     kind: str = "ServiceAccount"
     name: str
+    namespace: str
 
 
 class RoleBinding(Manifest):

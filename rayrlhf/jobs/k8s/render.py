@@ -47,7 +47,9 @@ def render(
 def render_volume(settings: KubernetesSettings) -> list[Manifest]:
     """What all runs share, and what must outlive them: the namespace and the volume."""
     storage = settings.storage
-    manifests: list[Manifest] = [
+    strict = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return [
+        Namespace(metadata=Metadata(name=settings.namespace, labels=strict)),
         PersistentVolumeClaim(
             metadata=Metadata(name=storage.claim, namespace=settings.namespace),
             spec=ClaimSpec(
@@ -55,12 +57,8 @@ def render_volume(settings: KubernetesSettings) -> list[Manifest]:
                 storage_class_name=storage.storage_class,
                 resources=ClaimResources(requests={"storage": f"{storage.size_gib}Gi"}),
             ),
-        )
+        ),
     ]
-    if settings.namespace is not None:
-        strict = {"pod-security.kubernetes.io/enforce": "restricted"}
-        manifests.insert(0, Namespace(metadata=Metadata(name=settings.namespace, labels=strict)))
-    return manifests
 
 
 def as_yaml(manifests: Sequence[Manifest]) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rayrlhf import __version__
 from rayrlhf.config.base import NonNegativeInt, PositiveInt, Section
-from rayrlhf.config.load import load_job, validate_job
+from rayrlhf.config.load import load_job, settings_of, validate_job
 from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.settings import ServiceSettings
 
@@ -78,6 +78,9 @@ class CycleSettings(Section):
 
     model: str = Field("runs/sft/model", description="served until the first promotion: on the volume, or a hub id")
     schedule: str = Field("0 2 * * *", description="cron: minute, hour, day, month, weekday")
+    timer: Literal["CronJob", "RayCronJob"] = Field(
+        "CronJob", description="RayCronJob is KubeRay's own and alpha; it does not keep two turns from overlapping"
+    )
     time_zone: str = Field("Etc/UTC", description="of the schedule")
     deadline_s: PositiveInt = Field(2 * DAY_S, description="of one turn, the canary's wait included")
 
@@ -85,8 +88,8 @@ class CycleSettings(Section):
 class KubernetesSettings(Section):
     """Everything that `rayrlhf k8s render` needs besides the config."""
 
-    image: str = Field("rayrlhf:latest", description="one image for all roles; --image overrides it")
-    namespace: Name | None = Field(None, description="unset: what kubectl or kustomize says")
+    image: str = Field(f"rayrlhf:{__version__}", description="one image for all roles; --image overrides it")
+    namespace: Name = Field("rayrlhf", description="of everything")
     operator_namespace: Name = Field("kuberay-operator", description="where the KubeRay operator runs")
     token_secret: Name = Field("rayrlhf-ray-token", description="secret with Ray's token under `auth_token`")
     environment_secret: Name = Field(
@@ -124,12 +127,13 @@ class KubernetesSettings(Section):
         return validate_job(RewardServiceSettings, fixed | dict(self.reward_service), "reward_service")
 
 
-def load_settings(path: str | None, image: str | None) -> KubernetesSettings:
-    """The settings of a TOML file, or the defaults; `image` is `--image`.
+def load_settings(path: str | None, changes: Sequence[str], image: str | None) -> KubernetesSettings:
+    """The settings of a TOML file, or the defaults, with `key=value` changes; `image` is `--image`.
 
     Raises:
         ConfigError: a key is unknown or a value wrong.
 
     """
-    found = KubernetesSettings() if path is None else load_job(KubernetesSettings, Path(path))
+    kind = KubernetesSettings
+    found = settings_of(kind, changes) if path is None else load_job(kind, path, changes)
     return found if image is None else found.model_copy(update={"image": image})
