@@ -50,7 +50,7 @@ def groups_of(bundles: Sequence[RoleBundle], settings: KubernetesSettings) -> li
         ConfigError: the roles do not fit into the pods that the settings allow.
 
     """
-    return [_group(name, members, settings) for name, members in _homes(bundles).items()]
+    return [_group(name, members, settings) for name, members in _homes(bundles, settings.gpus_per_node).items()]
 
 
 def labels_of(bundle: RoleBundle, group: Group) -> dict[str, str]:
@@ -58,13 +58,14 @@ def labels_of(bundle: RoleBundle, group: Group) -> dict[str, str]:
     return {GROUP_LABEL: group.labels[GROUP_LABEL], **bundle.labels}
 
 
-def _homes(bundles: Sequence[RoleBundle]) -> dict[str, list[RoleBundle]]:
-    """Roles by group; a role whose labels contradict those of its group has one of its own."""
+def _homes(bundles: Sequence[RoleBundle], gpus_per_node: int) -> dict[str, list[RoleBundle]]:
+    """Roles by group; a role whose labels contradict those of its group, or for which no GPU is left, has its own."""
     homes: dict[str, list[RoleBundle]] = {}
     for bundle in bundles:
         home = homes.setdefault(HOME[bundle.role], [])
         labels = {key: value for other in home for key, value in other.labels.items()}
-        if any(labels.get(key, value) != value for key, value in bundle.labels.items()):
+        contradicts = any(labels.get(key, value) != value for key, value in bundle.labels.items())
+        if contradicts or (home and sum(other.gpus for other in (*home, bundle)) > gpus_per_node):
             homes[bundle.role] = [bundle]
         else:
             home.append(bundle)
