@@ -20,6 +20,8 @@ from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.k8s.node import Node, join
 
 KUSTOMIZATION = "kustomization.yaml"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The safe loader, in C where PyYAML has it: ten times as fast."""
 BUILD_S = 60
 
 
@@ -128,7 +130,7 @@ def _patches_of(folder: Path) -> set[Path]:
 
 def _documents(text: str, source: str, *, is_patch: bool = False) -> Iterator[Document]:
     try:
-        documents = list(yaml.safe_load_all(text))
+        documents = list(yaml.load_all(text, Loader=_LOADER))
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
     for value in documents:

@@ -18,6 +18,8 @@ from rayrlhf.runtime.environment import api_server
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LOOK_S = 15.0
+ENDS = ("Complete", "Failed", "ValidationFailed")
+"""KubeRay's words for a job that has ended."""
 CALL_S = 30.0
 PATIENCE_S = 600.0
 """An API server that is away for less is waited for."""
@@ -106,4 +108,4 @@ def _follow(jobs: Jobs, job: dict[str, Any], selector: str) -> None:
 
 def _end(job: dict[str, Any]) -> str | None:
     status = job.get("status", {}).get("jobDeploymentStatus")
-    return status if status in ("Complete", "Failed", "ValidationFailed") else None
+    return status if status in ENDS else None

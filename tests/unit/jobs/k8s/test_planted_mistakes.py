@@ -97,8 +97,7 @@ JOB = [
      "env[0].value", "password"),
     ("worker with an account", change(True, *P, "automountServiceAccountToken"),
      "automountServiceAccountToken", "false"),
-    ("runs inside the pod", change([{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}], *P, "volumes"),
-     
+    ("runs inside the pod", change({"name": "runs", "emptyDir": {}}, *P, "volumes", 0),
      f"{POD}.volumes", "outlives the pod"),
     ("no resume", change("rayrlhf rl x.toml", "spec", "entrypoint"), "spec.entrypoint", "--resume auto"),
     ("shell in the entrypoint", change("cd x && rayrlhf rl x --resume auto", "spec", "entrypoint"),
