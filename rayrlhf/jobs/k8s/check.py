@@ -36,14 +36,25 @@ def check_paths(paths: Sequence[str], crds: str | None = None) -> int:
     """
     schemas = find_schemas(crds)
     sets = list(read_sets(paths))
-    findings = [finding for manifests in sets for finding in find(manifests, schemas)]
-    for finding in dict.fromkeys(map(str, findings)):
-        print(finding)
-    count = sum(len(manifests.documents) for manifests in sets)
-    left_out = "" if schemas else "; SCHEMAS WERE NOT CHECKED: no --crds and no KUBERAY_CRDS, so rules only"
-    left_out += "" if can_build() else "; kubectl is not here, so kustomizations were not built"
-    print(f"{count} manifests, {len(findings) or 'no'} mistake{'' if len(findings) == 1 else 's'}{left_out}")
-    return 2 if findings else 0
+    found: list[Finding] = []
+    said: set[tuple[str, str, str]] = set()
+    for manifests in sorted(sets, key=lambda each: each.is_built):
+        for finding in find(manifests, schemas):
+            key = (finding.object_name, finding.path, finding.message)
+            if not (manifests.is_built and key in said):  # a file says it already
+                found.append(finding)
+            said.add(key)
+    print("".join(f"{finding}\n" for finding in found) + _summary(sets, found, has_schemas=schemas is not None))
+    return 2 if found else 0
+
+
+def _summary(sets: Sequence[ManifestSet], found: Sequence[Finding], *, has_schemas: bool) -> str:
+    files, built = (sum(len(s.documents) for s in sets if s.is_built == is_built) for is_built in (False, True))
+    text = f"{files} manifest{'' if files == 1 else 's'}" + (f" and {built} built by kustomize" if built else "")
+    text += f", {len(found) or 'no'} mistake{'' if len(found) == 1 else 's'}"
+    if not has_schemas:
+        text += "; SCHEMAS WERE NOT CHECKED: no --crds and no KUBERAY_CRDS, so rules only"
+    return text if can_build() else f"{text}; kubectl is not here, so kustomizations were not built"
 
 
 def find_schemas(crds: str | None) -> Schemas | None:

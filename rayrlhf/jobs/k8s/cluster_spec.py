@@ -16,12 +16,10 @@ from rayrlhf.jobs.k8s.objects import (
     Peer,
     Selector,
 )
-from rayrlhf.jobs.k8s.pods import RUN_LABEL, PodMaker, resources, unprivileged
+from rayrlhf.jobs.k8s.pods import CLIENT_LABEL, RUN_LABEL, PodMaker, resources, unprivileged
 from rayrlhf.jobs.k8s.ray_objects import AuthOptions, AutoscalerOptions, HeadGroup, RayClusterSpec, WorkerGroup
 from rayrlhf.jobs.k8s.settings import SERVE_PORT, KubernetesSettings
 
-CLIENT_LABEL = "rayrlhf/client"
-"""Pods with this label (any value) that a namespace's people give may ask a service."""
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 DASHBOARD_PORTS = (8265, 52365)
 
@@ -60,8 +58,11 @@ def _worker_group(pods: PodMaker, group: Group) -> WorkerGroup:
     )
 
 
-def network_policy(name: str, settings: KubernetesSettings, *, serves: bool) -> NetworkPolicy:
-    """The run's pods reach each other; the operator reaches the dashboard; clients reach a service; no one else."""
+def network_policy(name: str, settings: KubernetesSettings, *, serves: bool, asks: int | None = None) -> NetworkPolicy:
+    """The run's pods reach each other; the operator reaches the dashboard; clients reach a service; no one else.
+
+    `serves`: it is a service; `asks`: the port of one that the run asks.
+    """
     own = Peer(pod_selector=Selector(match_labels={RUN_LABEL: name}))
     operator = Peer(namespace_selector=Selector(match_labels={NAMESPACE_LABEL: settings.operator_namespace}))
     ingress = [
@@ -72,7 +73,7 @@ def network_policy(name: str, settings: KubernetesSettings, *, serves: bool) -> 
         client = Peer(pod_selector=Selector(match_labels={CLIENT_LABEL: "true"}))
         ingress.append(Ingress(from_=[client], ports=[NetworkPort(port=SERVE_PORT)]))
     names = [NetworkPort(port=53, protocol="UDP"), NetworkPort(port=53)]
-    outside = [NetworkPort(port=port) for port in (443, 6443, *((5432,) if serves else ()))]
+    outside = [NetworkPort(port=port) for port in (443, 6443, *((5432,) if serves else ()), *((asks,) if asks else ()))]
     return NetworkPolicy(
         metadata=Metadata(name=name, namespace=settings.namespace),
         spec=NetworkPolicySpec(

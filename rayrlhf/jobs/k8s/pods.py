@@ -39,6 +39,8 @@ CONFIG_MOUNT = "/etc/rayrlhf"
 CONFIG_FILE = "job.toml"
 RUN_LABEL = "rayrlhf/run"
 """On every pod of a run: its network policy selects by it."""
+CLIENT_LABEL = "rayrlhf/client"
+"""On pods that may ask a service, with the value `true`: its network policy lets them in."""
 HEAD_PORTS = (Port(name="gcs", container_port=6379), Port(name="dashboard", container_port=8265))
 GRACE_S = 120
 """Longer than `recovery.grace_s`, so that a pod that is asked to go can save first."""
@@ -51,11 +53,13 @@ class PodMaker:
     settings: KubernetesSettings
     run: str
     config_map: str | None = None
+    is_client: bool = False
 
     @property
     def labels(self) -> Labels:
         """Of every pod."""
-        return {"app.kubernetes.io/part-of": "rayrlhf", RUN_LABEL: self.run}
+        found = {"app.kubernetes.io/part-of": "rayrlhf", RUN_LABEL: self.run}
+        return found | {CLIENT_LABEL: "true"} if self.is_client else found
 
     def head(self) -> PodTemplate:
         """The head, whose service account token the autoscaler needs."""

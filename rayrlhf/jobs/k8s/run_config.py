@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
 from rayrlhf.config.load import apply_override, load_job
@@ -69,6 +70,15 @@ class RunConfig:
     def run_directory(self) -> str:
         """As it is written: a URL, or a path that begins at the volume if it is relative."""
         return str(self._values.get("run", {}).get("directory", "runs"))
+
+    @property
+    def reward_port(self) -> int | None:
+        """Of the reward service that the run asks, if it asks one."""
+        url = self.job.reward.url if isinstance(self.job, RLJob) else None
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
 
     @property
     def service_directory(self) -> str:

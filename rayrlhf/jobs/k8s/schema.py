@@ -1,6 +1,6 @@
 """Manifests against KubeRay's own schemas: misspelt keys, wrong types, missing and unknown values.
 
-The schemas are the operator's custom resource definitions, gzipped JSON, in a folder that the user names. Pods and
+The schemas are the operator's custom resource definitions, in a folder that the user names. Pods and
 network rules of Kubernetes' own objects are checked with the parts of these schemas that describe the same things.
 """
 
@@ -11,17 +11,20 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.k8s.node import Node, Problem, join
+from rayrlhf.jobs.k8s.yaml_text import SAFE_LOADER
 
 Schema = dict[str, Any]
+SUFFIXES = (".json.gz", ".json", ".yaml")
 POD_TEMPLATES = {
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
     "Job": ("spec", "template"),
@@ -36,6 +39,7 @@ class Schemas:
     by_kind: Mapping[tuple[str, str], Schema]
 
     @classmethod
+    @lru_cache(maxsize=2)
     def load(cls, folder: Path) -> Schemas:
         """Read the folder.
 
@@ -44,16 +48,17 @@ class Schemas:
 
         """
         found: dict[tuple[str, str], Schema] = {}
-        for file in sorted(folder.glob("*.json.gz")) if folder.is_dir() else ():
+        files = [file for file in folder.iterdir() if file.name.endswith(SUFFIXES)] if folder.is_dir() else []
+        for file in sorted(files):
             try:
-                definition = json.loads(gzip.decompress(file.read_bytes()))["spec"]
+                definition = _read(file)["spec"]
                 for version in definition["versions"]:
                     key = (f"{definition['group']}/{version['name']}", definition["names"]["kind"])
                     found[key] = _strict(version["schema"]["openAPIV3Schema"])
-            except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"{file}: not a custom resource definition as gzipped JSON: {error!r}") from None
+            except (OSError, EOFError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+                raise ConfigError(f"{file}: not a custom resource definition: {error!r}") from None
         if ("ray.io/v1", "RayCluster") not in found:
-            raise ConfigError(f"--crds (or KUBERAY_CRDS) {folder}: KubeRay's definitions, *.crd.json.gz, are expected")
+            raise ConfigError(f"--crds (or KUBERAY_CRDS) {folder}: KubeRay's custom resource definitions are expected")
         return cls(found)
 
     def problems(self, manifest: Node, *, is_patch: bool = False) -> Iterator[Problem]:
@@ -86,6 +91,13 @@ class Schemas:
     def _network_rules(self) -> Schema:
         found: Schema = self._cluster["networkPolicy"]["properties"]["head"]["properties"]
         return found
+
+
+def _read(file: Path) -> Any:
+    data = file.read_bytes()
+    if file.name.endswith(".gz"):
+        data = gzip.decompress(data)
+    return yaml.load(data, Loader=SAFE_LOADER) if file.suffix == ".yaml" else json.loads(data)
 
 
 def _strict(schema: Any, key: str = "") -> Any:

@@ -31,7 +31,7 @@ def training_job(config: RunConfig, settings: KubernetesSettings) -> list[Manife
     """The manifests of an RL, SFT or reward-model run."""
     name = object_name(config.name)
     require_shared_directory(config, settings)
-    pods = PodMaker(settings, name, config_map=name)
+    pods = PodMaker(settings, name, config_map=name, is_client=config.reward_port is not None)
     job = RayJob(
         metadata=Metadata(name=name, namespace=settings.namespace, labels=dict(pods.labels)),
         spec=RayJobSpec(
@@ -45,7 +45,11 @@ def training_job(config: RunConfig, settings: KubernetesSettings) -> list[Manife
             ray_cluster_spec=ray_cluster(pods, config.groups),
         ),
     )
-    return [config_map(name, config.toml(), settings), job, network_policy(name, settings, serves=False)]
+    return [
+        config_map(name, config.toml(), settings),
+        job,
+        network_policy(name, settings, serves=False, asks=config.reward_port),
+    ]
 
 
 def object_name(run: str) -> str:

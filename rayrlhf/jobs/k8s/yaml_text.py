@@ -1,10 +1,13 @@
-"""YAML as people write it: keys in their order, long texts as blocks, lists indented, no anchors."""
+"""Reading YAML safely, and writing it as people do: keys in their order, long texts as blocks, no anchors."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import yaml
+
+SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C where PyYAML has it: ten times as fast."""
 
 
 def yaml_text(value: dict[str, Any]) -> str:

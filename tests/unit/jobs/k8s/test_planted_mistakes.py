@@ -205,7 +205,7 @@ def test_it_is_found_and_named(kind, mistake, plant, path, words, right, project
 )
 def test_without_a_mistake_there_is_nothing(kind, right, project, crds, tmp_path, capsys):
     code, _, lines = check(right[kind], crds, tmp_path, capsys)
-    assert (code, lines) == (0, ["1 manifests, no mistakes"])
+    assert (code, lines) == (0, ["1 manifest, no mistakes"])
 
 
 def test_rules_need_no_schemas_and_it_is_said_that_there_were_none(right, project, tmp_path, capsys):

@@ -61,6 +61,15 @@ def test_what_a_patch_makes_of_its_base_is_checked(base, crds, kubectl, capsys):
     assert f"{folder} (built): RayJob ppo: spec.activeDeadlineSeconds: is missing" in capsys.readouterr().out
 
 
+def test_a_mistake_in_a_file_is_not_said_again_of_what_is_built_from_it(base, crds, kubectl, capsys):
+    file = base / "base" / "rayjob.yaml"
+    file.write_text(file.read_text().replace("mode: token", "mode: tokens"))
+    assert main(["k8s", "check", str(base), "--crds", crds]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if "authOptions.mode" in line]) == 1
+    assert lines[-1] == "3 manifests and 3 built by kustomize, 1 mistake"
+
+
 def test_a_kustomization_that_does_not_build_is_said(base, crds, kubectl, capsys):
     folder = overlay(base, [{"op": "remove", "path": "/spec/none"}], target={"kind": "RayJob"})
     assert main(["k8s", "check", str(folder), "--crds", crds]) == 2
@@ -96,5 +105,5 @@ def test_a_path_or_schemas_that_are_not_there_are_refused(project, tmp_path, cap
     assert main(["k8s", "check", str(tmp_path / "none")]) == 2
     assert "no such file or folder" in capsys.readouterr().err
     assert main(["k8s", "check", "k8s/settings.toml", "--crds", str(tmp_path)]) == 2
-    assert "KubeRay's definitions" in capsys.readouterr().err
+    assert "KubeRay's custom resource definitions" in capsys.readouterr().err
     assert list(read_sets([str(tmp_path)])) == []

@@ -163,6 +163,22 @@ def test_rollout_and_reward_scale_and_the_learner_does_not(project):
         rendered(PPO, ["rollout.workers=3"], pods={"rollout": {"max_pods": 2}})
 
 
+def test_a_run_that_asks_a_reward_service_may_reach_it_and_is_let_in(project):
+    manifests = rendered("examples/grpo_reward_url.toml", ["reward.url=http://reward-service-serve-svc:8000"])
+    assert 8000 in ports_out(manifests)
+    assert 8000 not in ports_out(rendered(PPO))
+    labels = groups(manifests)["reward"]["template"]["metadata"]["labels"]
+    service = one(rendered("examples/reward.toml", kind="reward-service"), "NetworkPolicy")
+    peers = [peer for rule in service["spec"]["ingress"] for peer in rule["from"]]
+    selectors = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
+    assert any(selector.items() <= labels.items() for selector in selectors)
+
+
+def ports_out(manifests):
+    rules = one(manifests, "NetworkPolicy")["spec"]["egress"]
+    return [port["port"] for rule in rules for port in rule.get("ports", [])]
+
+
 def test_threads_share_the_pod_s_cpus_and_a_wish_stays_one(project):
     values = tomllib.loads(rendered(PPO, ["rollout.threads=7"], pods={"learner": {"cpus": 9}})[0]["data"]["job.toml"])
     assert values["learner"]["threads"] == 4
