@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from rayrlhf.config.load import settings_of
 from rayrlhf.errors import ConfigError, ReleaseError
+from rayrlhf.runtime.bundles import RoleBundle
 from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.settings import ServiceSettings
 
@@ -67,7 +68,6 @@ def _serve(arguments: argparse.Namespace) -> int:
         return _serve_reward(arguments)
     settings = settings_of(ServiceSettings, arguments.settings)
     folder = (_last_served(settings) if arguments.keep else None) or _folder(arguments.model)
-    from rayrlhf.runtime.bundles import RoleBundle
     from rayrlhf.runtime.cluster import address, check_feasible, connect, metrics_urls
     from rayrlhf.serving.foreground import end, end_requested, require_free
     from rayrlhf.serving.names import INGRESS, app_name
@@ -76,8 +76,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     require_free(settings.host, settings.port)
     connect(arguments.address, metrics_port=settings.metrics_port)
-    gpus = settings.gpus * settings.tensor_parallel
-    check_feasible([RoleBundle("policy", settings.replicas, settings.cpus, gpus, labels=settings.node_labels)])
+    check_feasible([_replicas(settings)])
     asked = end_requested()
     Whereabouts(settings=settings, ray_address=address()).write()
     try:
@@ -88,6 +87,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     finally:
         end([INGRESS, app_name("a"), app_name("b")], is_shared=arguments.address is not None)
     return 0
+
+
+def _replicas(settings: ServiceSettings) -> RoleBundle:
+    gpus = settings.gpus * settings.tensor_parallel
+    return RoleBundle("policy", settings.replicas, settings.cpus, gpus, labels=settings.node_labels)
 
 
 def _last_served(settings: ServiceSettings) -> Path | None:

@@ -13,18 +13,9 @@ import json
 
 from rayrlhf.jobs.k8s.cluster_spec import network_policy, ray_cluster
 from rayrlhf.jobs.k8s.objects import (
-    BatchJobSpec,
-    BatchJobTemplate,
     ConfigMap,
-    ConfigMapVolume,
-    Container,
-    CronJob,
-    CronJobSpec,
     Manifest,
     Metadata,
-    Mount,
-    PodSpec,
-    PodTemplate,
     PolicyRule,
     Role,
     RoleBinding,
@@ -34,6 +25,17 @@ from rayrlhf.jobs.k8s.objects import (
     ServicePort,
     ServiceSpec,
     Subject,
+)
+from rayrlhf.jobs.k8s.pod_objects import (
+    BatchJobSpec,
+    BatchJobTemplate,
+    ConfigMapVolume,
+    Container,
+    CronJob,
+    CronJobSpec,
+    Mount,
+    PodSpec,
+    PodTemplate,
     Volume,
 )
 from rayrlhf.jobs.k8s.pods import PodMaker, as_user, resources, unprivileged
@@ -163,28 +165,12 @@ def _timer(name: str, pods: PodMaker) -> list[Manifest]:
 def _cron_job(name: str, pods: PodMaker) -> CronJob:
     """Its pod stays as long as the turn does: else `Forbid` would forbid nothing."""
     settings, cycle = pods.settings, pods.settings.cycle
-    container = Container(
-        name="turn",
-        image=settings.image,
-        command=["rayrlhf", "k8s", "turn", f"{TURN_MOUNT}/{TURN_FILE}"],
-        resources=resources(1, "1Gi", request_cpus="100m"),
-        security_context=unprivileged(),
-        volume_mounts=[Mount(name="turn", mount_path=TURN_MOUNT, read_only=True)],
-    )
-    pod = PodSpec(
-        service_account_name=name,
-        automount_service_account_token=True,
-        restart_policy="Never",
-        security_context=as_user(settings.user_id),
-        containers=[container],
-        volumes=[Volume(name="turn", config_map=ConfigMapVolume(name=name))],
-    )
     template = BatchJobTemplate(
         spec=BatchJobSpec(
             backoff_limit=1,
             active_deadline_seconds=cycle.deadline_s + settings.job.start_deadline_s,
             ttl_seconds_after_finished=settings.job.keep_job_s,
-            template=PodTemplate(metadata=Metadata(labels=dict(pods.labels)), spec=pod),
+            template=PodTemplate(metadata=Metadata(labels=dict(pods.labels)), spec=_turn_pod(name, settings)),
         )
     )
     return CronJob(
@@ -198,4 +184,23 @@ def _cron_job(name: str, pods: PodMaker) -> CronJob:
             failed_jobs_history_limit=3,
             job_template=template,
         ),
+    )
+
+
+def _turn_pod(name: str, settings: KubernetesSettings) -> PodSpec:
+    container = Container(
+        name="turn",
+        image=settings.image,
+        command=["rayrlhf", "k8s", "turn", f"{TURN_MOUNT}/{TURN_FILE}"],
+        resources=resources(1, "1Gi", request_cpus="100m"),
+        security_context=unprivileged(),
+        volume_mounts=[Mount(name="turn", mount_path=TURN_MOUNT, read_only=True)],
+    )
+    return PodSpec(
+        service_account_name=name,
+        automount_service_account_token=True,
+        restart_policy="Never",
+        security_context=as_user(settings.user_id),
+        containers=[container],
+        volumes=[Volume(name="turn", config_map=ConfigMapVolume(name=name))],
     )

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rayrlhf.jobs.k8s.groups import Group
-from rayrlhf.jobs.k8s.objects import (
+from rayrlhf.jobs.k8s.objects import Labels, Metadata
+from rayrlhf.jobs.k8s.pod_objects import (
     Capabilities,
     ClaimVolume,
     ConfigMapVolume,
@@ -18,8 +19,6 @@ from rayrlhf.jobs.k8s.objects import (
     EnvFrom,
     EnvSource,
     EnvVar,
-    Labels,
-    Metadata,
     Mount,
     PodSecurityContext,
     PodSpec,

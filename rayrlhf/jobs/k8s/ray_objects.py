@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from rayrlhf.jobs.k8s.objects import Labels, Manifest, Piece, PodTemplate, Resources, SecurityContext
+from rayrlhf.jobs.k8s.objects import Labels, Manifest, Piece
+from rayrlhf.jobs.k8s.pod_objects import PodTemplate, Resources, SecurityContext
 
 
 class AuthOptions(Piece):

@@ -7,14 +7,7 @@ from pathlib import Path
 
 from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.k8s.continual import continual_training
-from rayrlhf.jobs.k8s.objects import (
-    ClaimResources,
-    ClaimSpec,
-    Manifest,
-    Metadata,
-    Namespace,
-    PersistentVolumeClaim,
-)
+from rayrlhf.jobs.k8s.objects import ClaimResources, ClaimSpec, Manifest, Metadata, Namespace, PersistentVolumeClaim
 from rayrlhf.jobs.k8s.run_config import RunConfig, kind_of
 from rayrlhf.jobs.k8s.services import policy_service, reward_service
 from rayrlhf.jobs.k8s.settings import KubernetesSettings
