@@ -5,6 +5,7 @@ import time
 import httpx
 import pytest
 import ray
+import ray._private.state
 import yaml
 from ray import serve
 from ray.cluster_utils import Cluster
@@ -94,7 +95,7 @@ def test_a_policy_is_served_as_it_is_declared_and_the_declaration_is_the_only_tr
     apply(config)
     token = TokenFile(home / "tokens.json").issue("ada", "user", 1)
     assert version(token) == 1
-    assert nodes_of("policy-a") == {"policy"}
+    assert nodes_of("PolicyServer") == {"policy"}
     apply(config)  # an operator that was restarted does this
     assert version(token) == 1
     for application in config["applications"]:
@@ -111,4 +112,4 @@ def test_a_reward_model_is_served_as_it_is_declared(volume):
     apply(declared(volume, "examples/reward.toml", "reward-service"))
     token = TokenFile(volume / "services/reward-service/tokens.json").issue("a run", "user", 1)
     assert find_service(RewardConfig(url=URL), token).served.model == "reward/model"
-    assert nodes_of("reward") == {"reward"}
+    assert nodes_of("RewardReplica") == {"reward"}

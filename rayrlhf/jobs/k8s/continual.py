@@ -58,7 +58,7 @@ from rayrlhf.jobs.k8s.training import (
     config_map,
     entrypoint,
     object_name,
-    require_shared_directory,
+    require_on_volume,
 )
 from rayrlhf.serving.settings import ServiceSettings
 
@@ -73,8 +73,8 @@ TURN_LABEL = "rayrlhf/turn-of"
 
 def continual_training(config: RunConfig, settings: KubernetesSettings) -> list[Manifest]:
     """The manifests of a cycle."""
-    name = object_name(config.name)
-    require_shared_directory(config, settings)
+    name = object_name(f"{config.name}-serve").removesuffix("-serve")  # the longest name that is made of it
+    require_on_volume(config, settings)
     directory = config.service_directory
     home = directory if directory.startswith("/") else f"{settings.storage.mount}/{directory}"
     service = settings.policy_service(home)

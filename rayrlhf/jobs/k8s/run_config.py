@@ -7,7 +7,7 @@ the file and not from the validated job, whose paths are absolute on the machine
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,6 +71,10 @@ class RunConfig:
         """As it is written: a URL, or a path that begins at the volume if it is relative."""
         return str(self._values.get("run", {}).get("directory", "runs"))
 
+    def absolute_paths(self) -> Iterator[tuple[str, str]]:
+        """Keys that hold paths, as far as these begin with a slash."""
+        yield from _absolute_paths(self._values, "")
+
     @property
     def reward_port(self) -> int | None:
         """Of the reward service that the run asks, if it asks one."""
@@ -97,6 +101,14 @@ class RunConfig:
                     group = next(group for group in self.groups if bundle.role in group.roles)
                     _place(table.setdefault(bundle.role, {}), bundle, group)
         return toml_text(self._values)
+
+
+def _absolute_paths(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _absolute_paths(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and value.startswith("/"):
+            yield f"{prefix}{key}", value
 
 
 def _place(section: dict[str, Any], bundle: RoleBundle, group: Group) -> None:

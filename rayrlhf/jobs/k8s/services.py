@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.k8s.cluster_spec import network_policy, ray_cluster
 from rayrlhf.jobs.k8s.groups import DRIVER_CPUS, Group
 from rayrlhf.jobs.k8s.objects import Manifest, Metadata
@@ -16,7 +17,7 @@ from rayrlhf.jobs.k8s.pods import PodMaker
 from rayrlhf.jobs.k8s.ray_objects import RayService, RayServiceSpec
 from rayrlhf.jobs.k8s.run_config import RunConfig
 from rayrlhf.jobs.k8s.settings import SERVE_PORT, KubernetesSettings
-from rayrlhf.jobs.k8s.training import object_name, require_shared_directory
+from rayrlhf.jobs.k8s.training import object_name, require_on_volume
 from rayrlhf.jobs.k8s.yaml_text import yaml_text
 from rayrlhf.serving.settings import ListeningSettings, ServiceSettings
 
@@ -61,8 +62,13 @@ def _group(name: str, service: ListeningSettings, reserved: tuple[float, float],
 
 def _model(config: RunConfig, settings: KubernetesSettings) -> str:
     """Where the run exports its model, on the volume."""
-    require_shared_directory(config, settings, reads_model=True)
+    require_on_volume(config, settings)
     where = config.run_directory
+    if "://" in where:
+        raise ConfigError(
+            f"run.directory = {where!r}: a service reads its model from the volume, not from a URL: copy the model "
+            f"there, and give the directory above it, as in run.directory={settings.storage.mount}/runs"
+        )
     root = where if where.startswith("/") else f"{settings.storage.mount}/{where}"
     return f"{root}/{config.name}/model"
 

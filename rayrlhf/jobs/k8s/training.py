@@ -30,7 +30,7 @@ SUBMITTER_RETRIES = 2
 def training_job(config: RunConfig, settings: KubernetesSettings) -> list[Manifest]:
     """The manifests of an RL, SFT or reward-model run."""
     name = object_name(config.name)
-    require_shared_directory(config, settings)
+    require_on_volume(config, settings)
     pods = PodMaker(settings, name, config_map=name, is_client=config.reward_port is not None)
     job = RayJob(
         metadata=Metadata(name=name, namespace=settings.namespace, labels=dict(pods.labels)),
@@ -73,19 +73,21 @@ def entrypoint(settings: KubernetesSettings, command: str, *options: str) -> str
     return " ".join(words)
 
 
-def require_shared_directory(config: RunConfig, settings: KubernetesSettings, *, reads_model: bool = False) -> None:
-    """Refuse a run directory that a retry's new pods would not see, or whose model a service cannot read."""
-    where, mount = config.run_directory, settings.storage.mount
-    if reads_model and "://" in where:
-        raise ConfigError(
-            f"run.directory = {where!r}: a service reads its model from the volume, not from a URL: copy the model "
-            f"there, and give the directory above it, as in run.directory={mount}/runs"
-        )
-    if where.startswith("/") and not f"{where}/".startswith(f"{mount}/"):
-        raise ConfigError(
-            f"run.directory = {where!r} is inside the pods and goes with them: give a path below storage.mount = "
-            f"{mount!r}, a relative one, or a URL such as s3://bucket/runs"
-        )
+def require_on_volume(config: RunConfig, settings: KubernetesSettings) -> None:
+    """Refuse absolute paths that pods do not have, or that go with them.
+
+    Raises:
+        ConfigError: names the first key.
+
+    """
+    mount = settings.storage.mount
+    for key, where in config.absolute_paths():
+        if not f"{where}/".startswith(f"{mount}/"):
+            url = ", or a URL such as s3://bucket/runs" if key.endswith("run.directory") else ""
+            raise ConfigError(
+                f"{key} = {where!r} is not on the volume that the pods share: give a path below storage.mount = "
+                f"{mount!r}, a relative one, which begins there{url}"
+            )
 
 
 def config_map(name: str, toml: str, settings: KubernetesSettings) -> ConfigMap:

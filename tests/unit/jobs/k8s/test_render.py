@@ -1,5 +1,6 @@
 """Manifests from configs: valid for KubeRay, large enough for the roles, and the same job when pods read it."""
 
+import re
 import tomllib
 
 import pytest
@@ -185,9 +186,15 @@ def test_threads_share_the_pod_s_cpus_and_a_wish_stays_one(project):
     assert values["rollout"]["threads"] == 7
 
 
-def test_a_run_directory_inside_the_pods_is_refused(project):
-    with pytest.raises(ConfigError, match=r"run\.directory = '/scratch/runs' is inside the pods"):
-        rendered(PPO, ["run.directory=/scratch/runs"])
+@pytest.mark.parametrize("key", ["run.directory", "data.prompts", "model.path", "reward.model"])
+def test_paths_that_are_not_on_the_volume_are_refused(key, project):
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)} = '/scratch/x' is not on the volume"):
+        rendered(PPO, [f"{key}=/scratch/x"])
+    with pytest.raises(ConfigError, match=r"data\.prompts = '/scratch/x'"):
+        rendered("examples/cycle.toml", ["data.prompts=/scratch/x"])
+
+
+def test_runs_may_be_anywhere_on_the_volume_and_models_of_services_are_there(project):
     rendered(PPO, ["run.directory=/rayrlhf/elsewhere"])
     with pytest.raises(ConfigError, match="reads its model from the volume"):
         rendered(PPO, ["run.directory=s3://bucket/runs"], "policy-service")
