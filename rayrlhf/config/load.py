@@ -36,7 +36,7 @@ def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> 
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     return validate_job(kind, values, source=str(path))
 
 
@@ -44,7 +44,7 @@ def settings_of(kind: type[J], overrides: Iterable[str]) -> J:
     """Settings of a command, all of them `key=value`."""
     values: dict[str, Any] = {}
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     return validate_job(kind, values, source="settings")
 
 
@@ -64,7 +64,8 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one key of a file's values, as in `section.key=value`."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: expected section.key=value")

@@ -64,6 +64,19 @@ def reward_token() -> str | None:
     return os.environ.get("RAYRLHF_REWARD_TOKEN", "").strip() or None
 
 
+def kuberay_crds() -> str | None:
+    """The folder with KubeRay's custom resource definitions."""
+    return os.environ.get("KUBERAY_CRDS") or None
+
+
+def api_server() -> str | None:
+    """The Kubernetes API server of the cluster that this pod runs in."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return None
+    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def node_cores() -> int:
     """The cores this process may run on."""
     return len(os.sched_getaffinity(0))

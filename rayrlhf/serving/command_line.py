@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from rayrlhf.config.load import settings_of
-from rayrlhf.errors import ConfigError
+from rayrlhf.errors import ConfigError, ReleaseError
+from rayrlhf.runtime.bundles import RoleBundle
 from rayrlhf.runtime.environment import require_safe_vllm
 from rayrlhf.serving.reward_settings import RewardServiceSettings
 from rayrlhf.serving.settings import ServiceSettings
@@ -24,6 +25,9 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL|RUN", help="a model's directory or hub id, or a run's directory")
     parser.add_argument("--role", choices=("policy", "reward"), default="policy", help="what MODEL is (policy)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="see below")
+    parser.add_argument(
+        "--keep", action="store_true", help="policy: if the service's directory has releases, go on with what served"
+    )
     parser.add_argument("--address", help="Ray cluster to serve on; unset: a new one on this machine")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"{_keys('policy', ServiceSettings)}\n\n{_keys('reward', RewardServiceSettings)}"
@@ -65,8 +69,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         return _serve_reward(arguments)
     settings = settings_of(ServiceSettings, arguments.settings)
     require_safe_vllm()
-    folder = _folder(arguments.model)
-    from rayrlhf.runtime.bundles import RoleBundle
+    folder = (_last_served(settings) if arguments.keep else None) or _folder(arguments.model)
     from rayrlhf.runtime.cluster import address, check_feasible, connect, metrics_urls
     from rayrlhf.serving.foreground import end, end_requested, require_free
     from rayrlhf.serving.names import INGRESS, app_name
@@ -75,7 +78,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     require_free(settings.host, settings.port)
     connect(arguments.address, metrics_port=settings.metrics_port)
-    check_feasible([RoleBundle("policy", settings.replicas, settings.cpus, settings.gpus * settings.tensor_parallel)])
+    check_feasible([_replicas(settings)])
     asked = end_requested()
     Whereabouts(settings=settings, ray_address=address()).write()
     try:
@@ -86,6 +89,26 @@ def _serve(arguments: argparse.Namespace) -> int:
     finally:
         end([INGRESS, app_name("a"), app_name("b")], is_shared=arguments.address is not None)
     return 0
+
+
+def _replicas(settings: ServiceSettings) -> RoleBundle:
+    gpus = settings.gpus * settings.tensor_parallel
+    return RoleBundle("policy", settings.replicas, settings.cpus, gpus, labels=settings.node_labels)
+
+
+def _last_served(settings: ServiceSettings) -> Path | None:
+    """What served everybody when the service ended: its source, or the service's own copy if that is gone."""
+    from rayrlhf.serving.releases import ReleaseBook, describe_model
+
+    ledger = ReleaseBook(Path(settings.directory)).read()
+    if ledger.primary is None:
+        return None
+    release = ledger.release(ledger.primary.version)
+    try:
+        is_unchanged = describe_model(Path(release.source)) == release.files
+    except ReleaseError:
+        is_unchanged = False
+    return Path(release.source if is_unchanged else release.model)
 
 
 def _serve_reward(arguments: argparse.Namespace) -> int:

@@ -45,12 +45,16 @@ class Ingress:
 
 def build(args: dict[str, Any]) -> Application:
     """What Serve calls for `import_path`."""
-    settings = ServiceSettings.model_validate(args["settings"])
+    return application(ServiceSettings.model_validate(args["settings"]))
+
+
+def application(settings: ServiceSettings, routes: dict[str, Any] | None = None) -> Application:
+    """The HTTP side. `routes`: which slots serve whom, where the deployment's own config does not say it."""
     deployment = serve.deployment(Ingress).options(
         name=INGRESS, num_replicas=settings.ingresses, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1},
-        graceful_shutdown_timeout_s=60.0,
+        graceful_shutdown_timeout_s=60.0, **({} if routes is None else {"user_config": routes}),
     )  # fmt: skip
-    return deployment.bind(args["settings"])
+    return deployment.bind(settings.model_dump(mode="json"))
 
 
 def _path(given: str | None) -> Path | None:

@@ -60,6 +60,7 @@ def _deployment(settings: ServiceSettings, version: int) -> dict[str, Any]:
         "health_check_period_s": 10.0,
         "health_check_timeout_s": 60.0,
         "graceful_shutdown_timeout_s": DRAIN_S,
+        **({"placement_group_bundle_label_selector": [settings.node_labels]} if settings.node_labels else {}),
     }
 
 

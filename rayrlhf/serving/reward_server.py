@@ -35,7 +35,8 @@ def start_reward_service(model: str, settings: RewardServiceSettings, ray_addres
     served = check_reward_model(model)
     require_free(settings.host, settings.port)
     connect(ray_address, metrics_port=settings.metrics_port)
-    check_feasible([RoleBundle("reward", settings.replicas, settings.cpus, settings.gpus)])
+    bundle = RoleBundle("reward", settings.replicas, settings.cpus, settings.gpus, labels=settings.node_labels)
+    check_feasible([bundle])
     serve.start(http_options={"host": settings.host, "port": settings.port})
     try:
         application = reward_application(str(Path(model).absolute()), settings, served)

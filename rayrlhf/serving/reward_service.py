@@ -45,7 +45,7 @@ def reward_application(model: str, settings: RewardServiceSettings, served: Serv
     """The application: an ingress over replicas of the model in a local directory, which was checked."""
     replica = serve.deployment(
         RewardReplica,
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        ray_actor_options=_replica_options(settings),
         max_ongoing_requests=ONGOING,
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
@@ -58,6 +58,11 @@ def reward_application(model: str, settings: RewardServiceSettings, served: Serv
         max_ongoing_requests=settings.max_queued,
     )
     return ingress.bind(replica.bind(model, settings, served), settings, served)
+
+
+def _replica_options(settings: RewardServiceSettings) -> dict[str, Any]:
+    reserved = {"num_cpus": settings.cpus, "num_gpus": settings.gpus}
+    return reserved | ({"label_selector": settings.node_labels} if settings.node_labels else {})
 
 
 class RewardReplica:

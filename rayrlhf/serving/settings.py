@@ -30,6 +30,7 @@ class ListeningSettings(Section):
     max_replicas: PositiveInt | None = Field(None, description="scale up to as many with the load; unset: fixed")
     cpus: NonNegativeFloat = Field(1.0, description="CPUs that one replica reserves")
     threads: PositiveInt | None = Field(None, description="CPU: compute threads of one replica; unset: its cpus")
+    node_labels: dict[str, str] = Field({}, description="replicas only on nodes with these Ray labels")
     requests_per_minute: PositiveFloat = Field(120.0, description="of one user at one ingress, in the long run")
     burst: PositiveInt = Field(30, description="requests of one user at once")
 

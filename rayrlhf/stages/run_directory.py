@@ -169,8 +169,13 @@ def locked(root: Path) -> Iterator[None]:
 
 def to_toml(job: Section) -> str:
     """A job as TOML that loads back to the same job; unset keys are left out."""
+    return toml_text(job.model_dump(mode="json"))
+
+
+def toml_text(values: dict[str, Any]) -> str:
+    """Tables, numbers, texts and lists as TOML."""
     lines: list[str] = []
-    _write_table(job.model_dump(mode="json"), "", lines)
+    _write_table(values, "", lines)
     return "\n".join(lines).strip() + "\n"
 
 
