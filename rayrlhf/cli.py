@@ -12,6 +12,7 @@ from rayrlhf import __version__
 from rayrlhf.cycle import command_line as cycle
 from rayrlhf.errors import ConfigError, RayRLHFError
 from rayrlhf.feedback import command_line as feedback
+from rayrlhf.jobs import submit_command_line as ray_jobs
 from rayrlhf.runtime.environment import allow_insecure
 from rayrlhf.serving import command_line as serving
 
@@ -82,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run_command=_report)
     feedback.add_commands(commands.add_parser("feedback", help=feedback.SUMMARY, description=feedback.SUMMARY))
     cycle.add_cycle(commands.add_parser("cycle", help=cycle.SUMMARY, description=cycle.SUMMARY))
+    ray_jobs.add_submit(commands.add_parser("submit", help=ray_jobs.SUBMIT, description=ray_jobs.SUBMIT))
+    ray_jobs.add_jobs(commands.add_parser("jobs", help=ray_jobs.JOBS, description=ray_jobs.JOBS))
     serving.add_serve(commands.add_parser("serve", help=serving.SERVE, description=serving.SERVE))
     serving.add_release(commands.add_parser("release", help=serving.RELEASE, description=serving.RELEASE))
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")

@@ -26,6 +26,16 @@ def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> 
         ConfigError: the file is missing or no TOML, a key is unknown (with a suggestion), or a value is wrong.
 
     """
+    return validate_job(kind, read_values(path, overrides), source=str(path))
+
+
+def read_values(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The values as they are written in `path` and the overrides, not validated.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or an override is none.
+
+    """
     try:
         file = Path(path) if isinstance(path, str) else path
         values = tomllib.loads(file.read_bytes().decode("utf-8"))
@@ -37,7 +47,7 @@ def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> 
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
         _apply(values, override)
-    return validate_job(kind, values, source=str(path))
+    return values
 
 
 def settings_of(kind: type[J], overrides: Iterable[str]) -> J:
