@@ -25,8 +25,8 @@ from rayrlhf.jobs.submit_upload import EXCLUDES
 from rayrlhf.runtime.environment import cluster_token, dashboard_address, set_variables
 
 AWAY = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
-CONNECT_S, ANSWER_S = 10.0, 300.0
-"""Deadlines: an upload of 100 MiB over a slow line is one answer."""
+CONNECT_S, ANSWER_S, UPLOAD_S = 10.0, 60.0, 600.0
+"""Deadlines of a request; an upload may be 100 MiB over a slow line."""
 HEAD = "node:__internal_head__"
 """Ray's own resource of the head node. A driver that reserves CPUs would go to any node without it."""
 DASHBOARD_URL = re.compile(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", re.IGNORECASE)
@@ -50,7 +50,8 @@ class _Client(JobSubmissionClient):
     """Ray's client, whose requests would wait for ever."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
-        return super()._do_request(method, endpoint, timeout=(CONNECT_S, ANSWER_S), **options)
+        answer_s = UPLOAD_S if method == "PUT" else ANSWER_S
+        return super()._do_request(method, endpoint, timeout=(CONNECT_S, answer_s), **options)
 
 
 class Dashboard:
@@ -80,7 +81,8 @@ class Dashboard:
         with self._explained():
             answer = self._client._do_request("GET", "/api/v0/nodes")
             nodes = answer.json()["data"]["result"]["result"]
-        return float(sum(node["resources_total"].get("CPU", 0.0) for node in nodes if node["is_head_node"]))
+        heads = [node for node in nodes if node["is_head_node"] and node["state"] == "ALIVE"]
+        return float(sum(node["resources_total"].get("CPU", 0.0) for node in heads))
 
     def attempts(self, prefix: str) -> list[Attempt]:
         """What the cluster knows of a job, oldest first."""
