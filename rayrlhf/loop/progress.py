@@ -38,7 +38,7 @@ AROUND = frozenset({"name", "run", "checkpoint", "recovery"})
 COMPARED_BY_CONTENT = frozenset({"data.prompts", "reward.url"})
 """What may move: the checkpoint, or the run, has a digest of what was there."""
 UPLOADED = re.compile(r"^/.*/working_dir_files/_ray_pkg_[0-9a-f]+/")
-"""Where a Ray job finds its copy of the working directory: another place on another cluster, or after another upload."""
+"""Where a Ray job has its copy of the working directory: elsewhere on another cluster, or after another upload."""
 SHAPING_RUN_KEYS = frozenset({"run.epochs", "run.batch_rows"})
 
 
@@ -82,7 +82,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _comparable(value: Any) -> Any:
-    """A value as it is compared: JSON has no tuples, and what came with the job is named from where it was submitted."""
+    """A value as it is compared: JSON has no tuples, and what was uploaded has its place in the working directory."""
     if isinstance(value, str):
         return UPLOADED.sub("", value)
     return list(value) if isinstance(value, tuple) else value
