@@ -59,6 +59,10 @@ def test_the_same_values_have_the_same_id_however_they_are_given(work):
     assert id_prefix("sft.toml", []) == prepare(config=str(work / "sft.toml")).prefix
     (work / "sft.toml").write_text(TOML + "epochs = 2\n")
     assert id_prefix("sft.toml", []) == id_prefix("sft.toml", ["run.epochs=2"])
+    model = '[model]\npath = "models/policy"\n'
+    (work / "other.toml").write_text(TOML.replace(model, "") + model)  # in another order
+    (work / "sft.toml").write_text(TOML)
+    assert id_prefix("other.toml", []) == id_prefix("sft.toml", [])
 
 
 def test_other_values_have_another_id(work):
