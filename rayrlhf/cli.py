@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
     quickstart.set_defaults(run_command=_quickstart)
-    for name in (*JOBS, "cycle", "serve", "release"):
+    for name in (*JOBS, "submit", "cycle", "serve", "release"):
         commands.choices[name].add_argument(
             "--allow-insecure", action="store_true", help="start or join a Ray cluster that asks for no token"
         )

@@ -22,7 +22,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from rayrlhf.errors import ClusterAccessError, ClusterAwayError, PlacementError, RunError
 from rayrlhf.jobs.submission import Submission
 from rayrlhf.jobs.submit_upload import EXCLUDES
-from rayrlhf.runtime.environment import cluster_token, dashboard_address, set_variables
+from rayrlhf.runtime.environment import cluster_token, dashboard_address, insecure_allowed, set_variables
 
 AWAY = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
 CONNECT_S, ANSWER_S, UPLOAD_S = 10.0, 60.0, 600.0
@@ -72,9 +72,25 @@ class Dashboard:
         logging.getLogger("ray").setLevel(logging.ERROR)
         for name in ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        ours = {"Authorization": f"Bearer {token}" if token else ""}  # Ray would look for one of its own without
         with self._explained():
-            self._client = _Client(self.address, headers={"Authorization": f"Bearer {token}"} if token else None)
+            self._client = _Client(self.address, headers=ours)
         self._require_version()
+
+    def require_token(self) -> None:
+        """Refuse a cluster that takes jobs from anybody, unless `--allow-insecure` was given.
+
+        Raises:
+            ClusterAccessError: it asks for no token.
+
+        """
+        with self._explained():
+            is_open = requests.get(f"{self.address}/api/version", timeout=(CONNECT_S, ANSWER_S)).ok
+        if is_open and not insecure_allowed():
+            raise ClusterAccessError(
+                f"the cluster at {self.address} is open: it asks nobody for a token and runs anybody's code. Start its "
+                "nodes with RAY_AUTH_MODE=token and one token for all, or give --allow-insecure"
+            )
 
     def head_cpus(self) -> float:
         """CPUs of the head node, in use or not."""
@@ -126,6 +142,7 @@ class Dashboard:
     def submit(self, job_id: str, submission: Submission, driver_cpus: float) -> bool:
         """Upload the working directory and start the job; False if somebody else has just submitted it."""
         env_vars = {**submission.env_vars, "RAYRLHF_DRIVER_CPUS": f"{driver_cpus:g}"}
+        env_vars |= {"RAYRLHF_ALLOW_INSECURE": "1"} if insecure_allowed() else {}
         resources: dict[str, Any] = {"entrypoint_num_cpus": driver_cpus, "entrypoint_resources": {HEAD: 0.001}}
         with self._explained():
             try:

@@ -27,6 +27,7 @@ def submit(arguments: SubmitArguments, address: str | None, driver_cpus: float |
     submission = prepare_submission(arguments)
     submission.upload.require_fits(Dashboard.upload_limit)
     dashboard = Dashboard(address)
+    dashboard.require_token()
     cpus = min(1.0, dashboard.head_cpus()) if driver_cpus is None else driver_cpus
     attempts = dashboard.attempts(submission.prefix)
     if attempts and not attempts[-1].is_over:

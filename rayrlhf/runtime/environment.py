@@ -41,6 +41,8 @@ def insecure_allowed() -> bool:
 def allow_insecure() -> None:
     """For this process and those that it starts."""
     set_variables({"RAYRLHF_ALLOW_INSECURE": "1"})
+
+
 def dashboard_address() -> str | None:
     """Where Ray's own tools find the cluster's dashboard."""
     return os.environ.get("RAY_API_SERVER_ADDRESS") or None

@@ -49,7 +49,7 @@ def test_a_missing_token_is_said_with_what_to_set(server):
         ClusterAccessError, match=r"none was found at ~/\.ray/auth_token \(401\): set RAY_AUTH_TOKEN_PATH"
     ):
         Dashboard(server["address"])
-    assert server["asked"] == [None]
+    assert server["asked"] == [""]
 
 
 def test_a_wrong_token_is_said_with_where_it_is_from_and_is_not_shown(server, shell, tmp_path):
@@ -80,6 +80,21 @@ def test_another_version_of_ray_is_refused(server):
     server["body"] = json.dumps({"version": "4", "ray_version": "2.40.0", "ray_commit": "", "session_name": ""})
     with pytest.raises(ClusterAccessError, match=f"runs Ray 2.40.0, rayrlhf needs Ray {ray.__version__}"):
         Dashboard(server["address"])
+
+
+def test_a_cluster_that_asks_for_no_token_gets_no_job(server, shell):
+    shell.setenv("RAYRLHF_ALLOW_INSECURE", "")
+    shell.setenv("RAY_AUTH_TOKEN", "not-asked-for")
+    server["body"] = json.dumps({"version": "4", "ray_version": ray.__version__})
+    dashboard = Dashboard(server["address"])
+    with pytest.raises(ClusterAccessError, match=r"is open: .* RAY_AUTH_MODE=token .* --allow-insecure"):
+        dashboard.require_token()
+    assert server["asked"][-1] is None
+    shell.setenv("RAYRLHF_ALLOW_INSECURE", "1")
+    dashboard.require_token()
+    server["status"] = 401
+    shell.setenv("RAYRLHF_ALLOW_INSECURE", "")
+    dashboard.require_token()
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, "<html>"), (404, ""), (200, "{}"), (200, "[]"), (500, "oops")])
