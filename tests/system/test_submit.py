@@ -7,7 +7,6 @@ import subprocess
 import time
 
 import pytest
-import requests
 
 from tests import tiny
 from tests.system.jobs import rows
@@ -79,8 +78,7 @@ def finished(run):
 
 
 def jobs_of(cluster):
-    answer = requests.get(f"{cluster.address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
-    return {job["submission_id"]: job for job in answer.json() if job["submission_id"]}
+    return {job["submission_id"]: job for job in cluster.ask("/api/jobs/") if job["submission_id"]}
 
 
 def wait_for(condition, seconds=240):
@@ -108,12 +106,7 @@ def test_what_the_cluster_shows_of_a_job_holds_no_token(finished, cluster):
 
 
 def test_the_driver_asks_for_a_cpu_of_the_head_node_and_for_nothing_else(finished, cluster):
-    # What an actor of the job reserves is not in the job's info, so ask the cluster's actors.
-    answer = requests.get(
-        f"{cluster.address}/api/v0/actors?detail=1", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60
-    )
-    actors = answer.json()["data"]["result"]["result"]
-    drivers = [actor for actor in actors if actor["class_name"] == "JobSupervisor"]
+    drivers = [actor for actor in cluster.state("actors") if actor["class_name"] == "JobSupervisor"]
     assert drivers
     for driver in drivers:
         assert driver["required_resources"] == {"CPU": 1.0, "node:__internal_head__": 0.001}

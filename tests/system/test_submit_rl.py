@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
 from safetensors.torch import load_file
 
 from tests import tiny
 from tests.system import jobs
-from tests.system.token_cluster import TOKEN, TokenCluster, command, environment, rayrlhf
+from tests.system.token_cluster import TokenCluster, command, environment, rayrlhf
 
 pytestmark = pytest.mark.timeout(1500)
 STEPS = 4
@@ -98,11 +97,8 @@ def straight(project):
     try:
         done = project.submit(cluster)
         assert done.returncode == 0, done.stdout + done.stderr
-        answer = requests.get(
-            f"{cluster.address}/api/v0/actors?detail=1", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60
-        )
         nodes = {}
-        for actor in answer.json()["data"]["result"]["result"]:
+        for actor in cluster.state("actors"):
             nodes.setdefault(actor["class_name"].split(".")[-1], set()).add(actor["node_id"])
         return nodes
     finally:
