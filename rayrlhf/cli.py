@@ -12,6 +12,7 @@ from rayrlhf import __version__
 from rayrlhf.cycle import command_line as cycle
 from rayrlhf.errors import ConfigError, RayRLHFError
 from rayrlhf.feedback import command_line as feedback
+from rayrlhf.jobs import submit_command_line as ray_jobs
 from rayrlhf.jobs.k8s import command_line as k8s
 from rayrlhf.runtime.environment import allow_insecure
 from rayrlhf.serving import command_line as serving
@@ -83,13 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run_command=_report)
     feedback.add_commands(commands.add_parser("feedback", help=feedback.SUMMARY, description=feedback.SUMMARY))
     cycle.add_cycle(commands.add_parser("cycle", help=cycle.SUMMARY, description=cycle.SUMMARY))
+    ray_jobs.add_submit(commands.add_parser("submit", help=ray_jobs.SUBMIT, description=ray_jobs.SUBMIT))
+    ray_jobs.add_jobs(commands.add_parser("jobs", help=ray_jobs.JOBS, description=ray_jobs.JOBS))
     serving.add_serve(commands.add_parser("serve", help=serving.SERVE, description=serving.SERVE))
     serving.add_release(commands.add_parser("release", help=serving.RELEASE, description=serving.RELEASE))
     k8s.add_commands(commands.add_parser("k8s", help=k8s.SUMMARY, description=k8s.SUMMARY))
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
     quickstart.set_defaults(run_command=_quickstart)
-    for name in (*JOBS, "cycle", "serve", "release"):
+    for name in (*JOBS, "submit", "cycle", "serve", "release"):
         commands.choices[name].add_argument(
             "--allow-insecure", action="store_true", help="start or join a Ray cluster that asks for no token"
         )

@@ -42,6 +42,14 @@ class PlacementError(InputError):
     """The cluster has not got what the placement asks for."""
 
 
+class ClusterAccessError(InputError):
+    """A cluster's dashboard cannot be used: its address, the token, Ray's version, or what was asked of it."""
+
+
+class ClusterAwayError(ClusterAccessError):
+    """Nothing answers where a cluster's dashboard should be; it may be on its way back."""
+
+
 class FeedbackStoreError(InputError):
     """A feedback store, or a file that belongs to it (keys, tokens), is missing, not one, or newer than the code."""
 

@@ -26,6 +26,16 @@ def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> 
         ConfigError: the file is missing or no TOML, a key is unknown (with a suggestion), or a value is wrong.
 
     """
+    return validate_job(kind, read_values(path, overrides), source=str(path))
+
+
+def read_values(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The values as they are written in `path` and the overrides, not validated.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or an override is none.
+
+    """
     try:
         file = Path(path) if isinstance(path, str) else path
         values = tomllib.loads(file.read_bytes().decode("utf-8"))
@@ -36,15 +46,15 @@ def load_job(kind: type[J], path: str | Path, overrides: Iterable[str] = ()) -> 
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
-        apply_override(values, override)
-    return validate_job(kind, values, source=str(path))
+        _apply(values, override)
+    return values
 
 
 def settings_of(kind: type[J], overrides: Iterable[str]) -> J:
     """Settings of a command, all of them `key=value`."""
     values: dict[str, Any] = {}
     for override in overrides:
-        apply_override(values, override)
+        _apply(values, override)
     return validate_job(kind, values, source="settings")
 
 
@@ -64,7 +74,7 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
+def _apply(values: dict[str, Any], override: str) -> None:
     """Set one key of a file's values, as in `section.key=value`."""
     key, equals, text = override.partition("=")
     if not equals or not key:

@@ -6,6 +6,7 @@ Data order, seeds and schedules are functions of the step, so the step is the cu
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +37,8 @@ AROUND = frozenset({"name", "run", "checkpoint", "recovery"})
 """Sections around the computation."""
 COMPARED_BY_CONTENT = frozenset({"data.prompts", "reward.url"})
 """What may move: the checkpoint, or the run, has a digest of what was there."""
+UPLOADED = re.compile(r"^/.*/working_dir_files/_ray_pkg_[0-9a-f]+/")
+"""Where a Ray job has its copy of the working directory: elsewhere on another cluster, or after another upload."""
 SHAPING_RUN_KEYS = frozenset({"run.epochs", "run.batch_rows"})
 
 
@@ -74,8 +77,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+            flat[prefix + key] = _comparable(value)
     return flat
+
+
+def _comparable(value: Any) -> Any:
+    """A value as it is compared: JSON has no tuples, and what was uploaded has its place in the working directory."""
+    if isinstance(value, str):
+        return UPLOADED.sub("", value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def sample_seed(run_seed: int, group_id: str, sample: int) -> int:

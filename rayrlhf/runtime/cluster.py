@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 
 from rayrlhf.errors import PlacementError
 from rayrlhf.runtime.bundles import RoleBundle
-from rayrlhf.runtime.environment import own_ray_address, set_variables
+from rayrlhf.runtime.environment import driver_cpus, own_ray_address, set_variables
 from rayrlhf.runtime.interruption import raise_if_due
 from rayrlhf.runtime.security import secure_join, secure_start
 
@@ -97,6 +97,7 @@ def check_feasible(bundles: Sequence[RoleBundle], *, autoscaling: bool = False) 
 def _fit(bundles: Sequence[RoleBundle]) -> None:
     free = [_Room.of(node) for node in ray.nodes() if node["Alive"]]
     have = f"{sum(n.cpus for n in free):g} CPUs and {sum(n.gpus for n in free):g} GPUs on {len(free)} node(s)"
+    have += f" beside the {driver_cpus():g} CPUs of the job's driver" if driver_cpus() else ""
     wanted = [b for b in bundles for _ in range(b.count)]
     need = f"{sum(b.cpus for b in wanted):g} CPUs and {sum(b.gpus for b in wanted):g} GPUs"
     for bundle in sorted(wanted, key=lambda b: (-b.gpus, -b.cpus)):
@@ -123,7 +124,8 @@ class _Room:
     @classmethod
     def of(cls, node: dict[str, Any]) -> _Room:
         resources = node["Resources"]
-        return cls(resources.get("CPU", 0.0), resources.get("GPU", 0.0), node["Labels"])
+        taken = driver_cpus() if node["NodeID"] == ray.get_runtime_context().get_node_id() else 0.0
+        return cls(resources.get("CPU", 0.0) - taken, resources.get("GPU", 0.0), node["Labels"])
 
     def takes(self, bundle: RoleBundle) -> bool:
         fits = self.cpus >= bundle.cpus - 1e-9 and self.gpus >= bundle.gpus - 1e-9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from rayrlhf.errors import ConfigError
 
@@ -42,6 +43,27 @@ def insecure_allowed() -> bool:
 def allow_insecure() -> None:
     """For this process and those that it starts."""
     set_variables({"RAYRLHF_ALLOW_INSECURE": "1"})
+
+
+def dashboard_address() -> str | None:
+    """Where Ray's own tools find the cluster's dashboard."""
+    return os.environ.get("RAY_API_SERVER_ADDRESS") or None
+
+
+def cluster_token() -> tuple[str, str]:
+    """The token for a cluster's dashboard, empty where there is none, and where it is from: Ray's places and order."""
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token, "RAY_AUTH_TOKEN"
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+    try:
+        return Path(path).expanduser().read_text().strip(), path
+    except OSError:
+        return "", path
+
+
+def driver_cpus() -> float:
+    """CPUs that Ray has reserved for this process, the driver of a job of `rayrlhf submit`."""
+    return float(os.environ.get("RAYRLHF_DRIVER_CPUS") or 0)
 
 
 def planned_faults() -> str:

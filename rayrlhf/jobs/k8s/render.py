@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rayrlhf.config.kinds import job_kind
+from rayrlhf.config.load import read_values
 from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.k8s.continual import continual_training
 from rayrlhf.jobs.k8s.objects import ClaimResources, ClaimSpec, Manifest, Metadata, Namespace, PersistentVolumeClaim
-from rayrlhf.jobs.k8s.run_config import RunConfig, kind_of
+from rayrlhf.jobs.k8s.run_config import RunConfig
 from rayrlhf.jobs.k8s.services import policy_service, reward_service
 from rayrlhf.jobs.k8s.settings import KubernetesSettings
 from rayrlhf.jobs.k8s.training import training_job
@@ -28,7 +30,7 @@ def render(
         ConfigError: the config is wrong, or cannot run on Kubernetes as it is.
 
     """
-    found = kind_of(path)
+    found = job_kind(read_values(path), "--kind")
     if kind in SERVICES:
         if found == "cycle":
             raise ConfigError(f"{path}: a cycle has a service of its own: leave --kind {kind} out")

@@ -6,16 +6,14 @@ the file and not from the validated job, whose paths are absolute on the machine
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
-from rayrlhf.config.load import apply_override, load_job
+from rayrlhf.config.load import load_job, read_values
 from rayrlhf.cycle.config import CycleJob
-from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.k8s.groups import Group, groups_of, labels_of
 from rayrlhf.jobs.k8s.settings import KubernetesSettings
 from rayrlhf.runtime.bundles import RoleBundle
@@ -25,39 +23,13 @@ from rayrlhf.stages.run_directory import toml_text
 JOB_KINDS: Mapping[str, Any] = {"rl": RLJob, "sft": SFTJob, "reward": RewardJob, "cycle": CycleJob}
 
 
-def kind_of(path: str) -> str:
-    """Which job a TOML file is of, from the sections that only that job has.
-
-    Raises:
-        ConfigError: it cannot be told.
-
-    """
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
-    if "rl" in values or "canary" in values or "collect" in values:
-        return "cycle"
-    if "algorithm" in values or "rollout" in values:
-        return "rl"
-    data = values.get("data", {})
-    found = [kind for kind, key in (("sft", "demonstrations"), ("reward", "comparisons")) if key in data]
-    if len(found) != 1:
-        raise ConfigError(f"{path}: cannot tell which job this is of: say --kind rl, sft, reward or cycle")
-    return found[0]
-
-
 class RunConfig:
     """A config file with its overrides, its job and the groups of pods that it needs."""
 
     def __init__(self, kind: str, path: str, overrides: Sequence[str], settings: KubernetesSettings) -> None:
         self.kind = kind
         self.job = load_job(JOB_KINDS[kind], path, overrides)
-        self._values: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        for override in overrides:
-            apply_override(self._values, override)
+        self._values = read_values(path, overrides)
         self.bundles = _bundles(self.job)
         self.groups = groups_of(self.bundles, settings)
 

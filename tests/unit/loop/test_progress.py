@@ -18,6 +18,14 @@ def test_an_unchanged_config_has_no_changes():
     assert changes([]).harmless == changes([]).harmful == ()
 
 
+def test_what_a_job_uploaded_is_the_same_on_another_cluster():
+    place = "model.path=/tmp/ray/session_{}/runtime_resources/working_dir_files/_ray_pkg_{}/{}"
+    first = [place.format("2026-01-01_1", "0a1b2c3d", "models/policy")]
+    assert changes([place.format("2026-01-02_7", "99887766", "models/policy")], first).harmful == ()
+    assert len(changes([place.format("2026-01-01_1", "0a1b2c3d", "models/other")], first).harmful) == 1
+    assert len(changes(["model.path=/elsewhere/models/policy"], first).harmful) == 1
+
+
 @pytest.mark.parametrize(
     "override",
     ["run.steps=99", "run.directory=elsewhere", "name=other", "learner.ranks=2", "learner.zero_stage=3",

@@ -8,11 +8,12 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from rayrlhf.cli import main
-from rayrlhf.config.load import load_job, settings_of, validate_job
+from rayrlhf.config.kinds import job_kind
+from rayrlhf.config.load import load_job, read_values, settings_of, validate_job
 from rayrlhf.cycle.config import CycleJob
 from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.k8s.render import as_yaml, render, render_volume
-from rayrlhf.jobs.k8s.run_config import JOB_KINDS, kind_of
+from rayrlhf.jobs.k8s.run_config import JOB_KINDS
 from rayrlhf.jobs.k8s.settings import GROUP_LABEL, KubernetesSettings, load_settings
 from rayrlhf.runtime.cluster import _Room
 from rayrlhf.serving.settings import ServiceSettings
@@ -82,7 +83,7 @@ def test_every_role_and_the_driver_fit_on_the_pods_however_ray_places_them(path,
         pods, cpus, gpus = sizes(group)
         rooms += [_Room(cpus - 1, gpus, group["labels"]) for _ in range(pods)]  # the driver is on any of them
     text = manifests[0]["data"]["job.toml"]
-    job = loaded(text, kind_of(path))
+    job = loaded(text, job_kind(read_values(path), "--kind"))
     for bundle in sorted(role_bundles(job), key=lambda b: (-b.gpus, -b.cpus)):
         for _ in range(bundle.count):
             room = next((room for room in rooms if room.takes(bundle)), None)
@@ -97,7 +98,7 @@ def loaded(text, kind):
 
 @pytest.mark.parametrize(("path", "overrides"), [c for c in CONFIGS if "cycle" not in c[0]], ids=lambda v: str(v)[:60])
 def test_the_config_in_the_pods_is_the_user_s_but_for_labels_and_threads(path, overrides, project):
-    kind = kind_of(path)
+    kind = job_kind(read_values(path), "--kind")
     job = loaded(rendered(path, overrides)[0]["data"]["job.toml"], kind).model_dump()
     given = load_job(JOB_KINDS[kind], path, overrides).model_dump()
     for values in (job, given):
@@ -204,15 +205,6 @@ def test_runs_may_be_anywhere_on_the_volume_and_models_of_services_are_there(pro
 def test_a_name_that_kuberay_refuses_is_refused_here(name, project):
     with pytest.raises(ConfigError, match="change `name`"):
         rendered(PPO, [f"name={name}"])
-
-
-def test_the_kind_is_found_out_or_asked_for(project, tmp_path):
-    found = {name: kind_of(f"examples/{name}.toml") for name in ("ppo", "grpo", "sft", "reward", "cycle")}
-    assert found == {"ppo": "rl", "grpo": "rl", "sft": "sft", "reward": "reward", "cycle": "cycle"}
-    file = tmp_path / "x.toml"
-    file.write_text('name = "x"')
-    with pytest.raises(ConfigError, match="say --kind"):
-        kind_of(str(file))
 
 
 def test_serve_takes_the_services_config_as_it_is(project):
