@@ -6,7 +6,7 @@ Knows bundles of CPUs and GPUs and nothing of what runs in them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,12 @@ def check_feasible(bundles: Sequence[RoleBundle]) -> None:
         PlacementError: "need …, have …", and the keys to change.
 
     """
-    free = [_Room.of(node) for node in ray.nodes() if node["Alive"]]
+    check_room(bundles, [node for node in ray.nodes() if node["Alive"]])
+
+
+def check_room(bundles: Sequence[RoleBundle], nodes: Sequence[Mapping[str, Any]]) -> None:
+    """`check_feasible` on nodes as `ray.nodes()` describes them, by `Resources` and `Labels`."""
+    free = [_Room.of(node) for node in nodes]
     have = f"{sum(n.cpus for n in free):g} CPUs and {sum(n.gpus for n in free):g} GPUs on {len(free)} node(s)"
     wanted = [b for b in bundles for _ in range(b.count)]
     need = f"{sum(b.cpus for b in wanted):g} CPUs and {sum(b.gpus for b in wanted):g} GPUs"
@@ -107,7 +112,7 @@ class _Room:
     labels: dict[str, str]
 
     @classmethod
-    def of(cls, node: dict[str, Any]) -> _Room:
+    def of(cls, node: Mapping[str, Any]) -> _Room:
         resources = node["Resources"]
         return cls(resources.get("CPU", 0.0), resources.get("GPU", 0.0), node["Labels"])
 

