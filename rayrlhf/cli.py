@@ -13,6 +13,7 @@ from rayrlhf.cycle import command_line as cycle
 from rayrlhf.errors import ConfigError, RayRLHFError
 from rayrlhf.feedback import command_line as feedback
 from rayrlhf.jobs.doctor import command_line as doctor
+from rayrlhf.runtime.environment import allow_insecure
 from rayrlhf.serving import command_line as serving
 
 JOBS = {
@@ -25,6 +26,8 @@ JOBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 wrong input, 1 the run failed."""
     arguments = _parser().parse_args(argv)
+    if getattr(arguments, "allow_insecure", False):
+        allow_insecure()
     try:
         return int(arguments.run_command(arguments))
     except RayRLHFError as error:
@@ -86,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
     quickstart.set_defaults(run_command=_quickstart)
+    for name in (*JOBS, "cycle", "serve", "release", "doctor"):
+        commands.choices[name].add_argument(
+            "--allow-insecure", action="store_true", help="start or join a Ray cluster that asks for no token"
+        )
     return parser
 
 

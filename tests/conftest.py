@@ -1,4 +1,10 @@
+import os
+import secrets
 import uuid
+
+# Before Ray is imported, which reads them then: every cluster of the tests asks for a token.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 import pytest
 

@@ -267,6 +267,7 @@ class RunConfig(Section):
     phase_timeout_s: Seconds = Field(1800.0, description="deadline of one phase of one step")
     sample_every_steps: PositiveInt = Field(5, description="steps between tables of samples")
     ray_address: str | None = Field(None, description="an existing cluster; unset: start one here")
+    autoscaling: bool = Field(False, description="the cluster adds nodes on demand: wait for room, do not refuse")
 
 
 class SupervisedRunConfig(Section):
@@ -279,3 +280,4 @@ class SupervisedRunConfig(Section):
     )
     timeout_s: Seconds = Field(1800.0, description="deadline of every wait of one rank for another")
     ray_address: str | None = Field(None, description="an existing cluster; unset: start one here")
+    autoscaling: bool = Field(False, description="the cluster adds nodes on demand: wait for room, do not refuse")

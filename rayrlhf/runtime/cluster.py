@@ -6,8 +6,8 @@ Knows bundles of CPUs and GPUs and nothing of what runs in them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rayrlhf.errors import PlacementError
 from rayrlhf.runtime.bundles import RoleBundle
 from rayrlhf.runtime.environment import own_ray_address, set_variables
 from rayrlhf.runtime.interruption import raise_if_due
+from rayrlhf.runtime.security import secure_join, secure_start
 
 
 def connect(address: str | None = None, *, metrics_port: int | None = None) -> None:
@@ -28,7 +29,8 @@ def connect(address: str | None = None, *, metrics_port: int | None = None) -> N
     files.
 
     Raises:
-        PlacementError: there is no cluster at the address, or it has metrics ports of its own.
+        PlacementError: there is no cluster at the address, it is open to anybody or refuses our token (`security`), or
+            it has metrics ports of its own.
 
     """
     if ray.is_initialized():
@@ -39,11 +41,12 @@ def connect(address: str | None = None, *, metrics_port: int | None = None) -> N
             f"metrics_port = {metrics_port}: the nodes of {where} have ports of their own; remove the key"
         )
     set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "RAY_TRAIN_V2_ENABLED": "1"})
+    secure_start() if where == "local" else secure_join(where)
     quiet: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
     try:
         ray.init(address=where, _metrics_export_port=metrics_port, **quiet)
     except (ConnectionError, ValueError) as error:
-        raise PlacementError(f"no Ray cluster can be reached at run.ray_address = {address!r}: {error}") from None
+        raise PlacementError(f"no Ray cluster can be reached at {where}: {error}") from None
 
 
 def disconnect() -> None:
@@ -63,9 +66,9 @@ def metrics_urls() -> list[str]:
     return [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
 
 
-def count_nodes() -> int:
-    """Nodes of the cluster that are alive."""
-    return sum(bool(node["Alive"]) for node in ray.nodes())
+def count_nodes(bundle: RoleBundle) -> int:
+    """Nodes that could hold an actor of the bundle if they were empty: not a head without work, for example."""
+    return sum(NodeRoom.of(node).takes(bundle) for node in ray.nodes() if node["Alive"])
 
 
 def log_folder() -> Path:
@@ -74,19 +77,26 @@ def log_folder() -> Path:
     return Path(context.get_temp_dir()) / context.get_session_name() / "logs"
 
 
-def check_feasible(bundles: Sequence[RoleBundle]) -> None:
+def check_feasible(bundles: Sequence[RoleBundle], *, autoscaling: bool = False) -> None:
     """Put every bundle on some node, largest first, or say what is missing; needs no time and starts nothing.
+
+    With `autoscaling` it is only said: reservations that wait are what makes the cluster grow.
 
     Raises:
         PlacementError: "need …, have …", and the keys to change.
 
     """
-    check_room(bundles, [node for node in ray.nodes() if node["Alive"]])
+    try:
+        check_room(bundles, [NodeRoom.of(node) for node in ray.nodes() if node["Alive"]])
+    except PlacementError as error:
+        if not autoscaling:
+            raise
+        print(f"waiting for nodes: {error}")
 
 
-def check_room(bundles: Sequence[RoleBundle], nodes: Sequence[Mapping[str, Any]]) -> None:
-    """`check_feasible` on nodes as `ray.nodes()` describes them, by `Resources` and `Labels`."""
-    free = [_Room.of(node) for node in nodes]
+def check_room(bundles: Sequence[RoleBundle], nodes: Sequence[NodeRoom]) -> None:
+    """`check_feasible` on nodes that are given; needs no cluster."""
+    free = [replace(node) for node in nodes]
     have = f"{sum(n.cpus for n in free):g} CPUs and {sum(n.gpus for n in free):g} GPUs on {len(free)} node(s)"
     wanted = [b for b in bundles for _ in range(b.count)]
     need = f"{sum(b.cpus for b in wanted):g} CPUs and {sum(b.gpus for b in wanted):g} GPUs"
@@ -104,7 +114,7 @@ def check_room(bundles: Sequence[RoleBundle], nodes: Sequence[Mapping[str, Any]]
 
 
 @dataclass(slots=True)
-class _Room:
+class NodeRoom:
     """What is left of a node."""
 
     cpus: float
@@ -112,11 +122,13 @@ class _Room:
     labels: dict[str, str]
 
     @classmethod
-    def of(cls, node: Mapping[str, Any]) -> _Room:
+    def of(cls, node: dict[str, Any]) -> NodeRoom:
+        """A node of `ray.nodes()` that is empty."""
         resources = node["Resources"]
         return cls(resources.get("CPU", 0.0), resources.get("GPU", 0.0), node["Labels"])
 
     def takes(self, bundle: RoleBundle) -> bool:
+        """Whether there is room left for one of the bundle's actors."""
         fits = self.cpus >= bundle.cpus - 1e-9 and self.gpus >= bundle.gpus - 1e-9
         return fits and bundle.labels.items() <= self.labels.items()
 

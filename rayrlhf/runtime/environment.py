@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 
 def set_variables(variables: Mapping[str, str]) -> None:
@@ -12,20 +11,15 @@ def set_variables(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
+def set_if_unset(variables: Mapping[str, str]) -> None:
+    """The same, for what whoever started the process may have decided."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
 def own_ray_address() -> str:
     """The cluster that this process was started on as a Ray job; else `local`: a new one."""
     return os.environ.get("RAY_ADDRESS") or "local"
-
-
-def ray_token() -> str | None:
-    """The token that Ray would use, in Ray's order: the variable, the file that a variable names, the default file."""
-    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return token
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    try:
-        return file.read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
 
 
 def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
@@ -37,6 +31,26 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 def chosen(*names: str) -> dict[str, str]:
     """Those of the variables that are set and not empty."""
     return {name: value for name in names if (value := os.environ.get(name))}
+
+
+def ray_auth_mode() -> str | None:
+    """Ray's own setting of its authentication: token, disabled, or unset."""
+    return os.environ.get("RAY_AUTH_MODE", "").lower() or None
+
+
+def ray_uses_tls() -> bool:
+    """Whether Ray's processes talk TLS to each other."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+def insecure_allowed() -> bool:
+    """Whether Ray clusters that ask for no token may be started and joined; `--allow-insecure` sets it."""
+    return os.environ.get("RAYRLHF_ALLOW_INSECURE") == "1"
+
+
+def allow_insecure() -> None:
+    """For this process and those that it starts."""
+    set_variables({"RAYRLHF_ALLOW_INSECURE": "1"})
 
 
 def planned_faults() -> str:

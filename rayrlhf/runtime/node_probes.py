@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from rayrlhf.runtime.network import meet_on_the_node_s_interface
+
 T = TypeVar("T")
 ROUNDS = 5
 """Readings of a clock; the one that took least counts."""
@@ -78,6 +80,9 @@ def dashboard_url() -> str | None:
 
 
 class _Probe:
+    def __init__(self) -> None:
+        meet_on_the_node_s_interface()
+
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return function(*arguments)
 

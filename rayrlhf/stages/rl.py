@@ -130,7 +130,7 @@ def run_rl(job: RLJob, resume: str = "auto") -> RunDirectory:
     inputs = prepare(job, resume)
     connect(job.run.ray_address)
     bundles = role_bundles(job)
-    check_feasible(bundles)
+    check_feasible(bundles, autoscaling=job.run.autoscaling)
     with inputs.directory.occupied(job):
         require_unchanged(inputs.directory, inputs.checkpoint)
         Journal(inputs.directory.trajectories).sweep()
@@ -163,7 +163,8 @@ def _run(job: RLJob, inputs: RLInputs, bundles: list[RoleBundle]) -> None:
 def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:
     """Create every actor, then wait for all of them together."""
     journal, aside = str(inputs.directory.trajectories), str(inputs.directory.set_aside)
-    setup = RolloutSetup.of(job, inputs.stop_token_ids, journal, count_nodes())
+    rollout_bundle = next(bundle for bundle in role_bundles(job) if bundle.role == "rollout")
+    setup = RolloutSetup.of(job, inputs.stop_token_ids, journal, count_nodes(rollout_bundle))
     reference = critic = None
     learner = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal, aside)
     if job.has_critic:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from rayrlhf.config.jobs import SupervisedJob
 from rayrlhf.config.load import load_job
@@ -39,6 +39,7 @@ from rayrlhf.observability.trackers import following, logged_steps
 from rayrlhf.runtime.cluster import check_feasible, connect
 from rayrlhf.runtime.interruption import Interruption, raise_if_due
 from rayrlhf.stages.bundles import role_bundles
+from rayrlhf.stages.rank_network import NodeTorchConfig
 from rayrlhf.stages.recording import recording
 from rayrlhf.stages.resume import require_same_config, resume_path
 from rayrlhf.stages.run_directory import RunDirectory
@@ -65,7 +66,7 @@ def run_supervised(job: SupervisedJob, make_task: MakeTask, resume: str = "auto"
         return finished
     done = resumable_step(task, job, directory, resume)
     connect(job.run.ray_address)
-    check_feasible(role_bundles(job))
+    check_feasible(role_bundles(job), autoscaling=job.run.autoscaling)
     with directory.occupied(job):
         _run(task, job, make_task, directory, done)
     return SupervisedResult(directory, json.loads(read_bytes(directory.result)))
@@ -131,7 +132,7 @@ def _trainer(job: SupervisedJob, make_task: MakeTask, directory: RunDirectory) -
             placement_strategy="SPREAD" if learner.spread else "PACK",
             label_selector=dict(learner.node_labels) or None,
         ),
-        torch_config=TorchConfig(
+        torch_config=NodeTorchConfig(
             backend="cpu:gloo,cuda:nccl" if learner.gpus else "gloo", timeout_s=math.ceil(job.run.timeout_s)
         ),
         run_config=RunConfig(

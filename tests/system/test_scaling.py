@@ -1,12 +1,17 @@
 """Workers that come and go, and nodes that do: the run goes on and learns the same."""
 
+import threading
+
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from rayrlhf.cli import main
+from rayrlhf.errors import PlacementError
 from rayrlhf.loop.scaling import ask_for_workers
 from rayrlhf.role_types import Worker
+from rayrlhf.runtime.bundles import RoleBundle
+from rayrlhf.runtime.cluster import Placement, check_feasible
 from rayrlhf.runtime.worker_group import gather
 from tests.system import faults
 from tests.system.fake_run import At, FakeRun
@@ -85,6 +90,23 @@ def test_workers_beyond_what_the_cluster_has_wait_and_the_run_goes_on(undisturbe
     assert happened(run, "worker_joined", "rollout") == [1, 2, 3, 4, 5]
     assert set(happened(run, "no_room", "rollout")) == {6, 7, 8}
     assert not [e for e in run.events() if e["event"] == "failure"]
+
+
+def test_a_run_waits_for_the_nodes_that_a_growing_cluster_adds(cluster, capsys):
+    """Reservations that wait are what an autoscaler reads."""
+    wanted = [RoleBundle("rollout", 2, 0.5, 0.0, labels={"pool": "later"})]
+    with pytest.raises(PlacementError, match="pool=later"):
+        check_feasible(wanted)
+    check_feasible(wanted, autoscaling=True)
+    assert "waiting for nodes" in capsys.readouterr().out
+    placement = Placement(wanted)
+    comes = threading.Timer(2.0, lambda: cluster.add_node(num_cpus=1, labels={"pool": "later"}))
+    comes.start()
+    try:
+        placement.wait(60)
+    finally:
+        placement.release()
+        comes.join()
 
 
 @pytest.mark.parametrize("text", ["learner=2", "rollout=0", "rollout=many", "rollout"])

@@ -25,7 +25,6 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="leave out the step of RL on a tiny model")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with all facts")
-    parser.add_argument("--allow-insecure", action="store_true", help="go on with a cluster that wants no token")
     parser.set_defaults(run_command=_doctor)
 
 
@@ -54,7 +53,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _patient(arguments: argparse.Namespace) -> Patient:
-    from rayrlhf.jobs.doctor.access import parse_address
+    from rayrlhf.jobs.doctor.access import require_address
     from rayrlhf.jobs.doctor.examination import Patient
     from rayrlhf.jobs.doctor.inputs import load_any_job
     from rayrlhf.runtime.environment import own_ray_address
@@ -67,5 +66,5 @@ def _patient(arguments: argparse.Namespace) -> Patient:
     if address == "local":
         address = None
     if address is not None:
-        parse_address(address)
-    return Patient(address, job, (config, *overrides) if config else (), arguments.quick, arguments.allow_insecure)
+        require_address(address)
+    return Patient(address, job, (config, *overrides) if config else (), arguments.quick)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rayrlhf.config.jobs import Job
 from rayrlhf.jobs.doctor import between, job, storage
-from rayrlhf.jobs.doctor.access import Access, judge_access, probe_access
+from rayrlhf.jobs.doctor.access import judge_access, somebody_listens
 from rayrlhf.jobs.doctor.cluster import judge_dashboard, judge_nodes, judge_objects, probe_dashboard
 from rayrlhf.jobs.doctor.facts import NodeFacts, gather_node, judge_node
 from rayrlhf.jobs.doctor.findings import Finding, Level, of_all_nodes
@@ -23,7 +23,8 @@ from rayrlhf.jobs.doctor.inputs import check_inputs
 from rayrlhf.jobs.doctor.party import HERE, Nodes, Party, Room, ThisMachine
 from rayrlhf.jobs.doctor.step import MIN_CPUS, STEP, StepPlan, judge_step, try_step
 from rayrlhf.jobs.doctor.versions import judge_same
-from rayrlhf.runtime.environment import ray_token, set_variables
+from rayrlhf.runtime.environment import insecure_allowed
+from rayrlhf.runtime.security import Access, probe
 
 START_S, GATHER_S, SHORT_S = 60.0, 180.0, 60.0
 NODE_LABEL = "ray.io/node-id"
@@ -37,7 +38,6 @@ class Patient:
     job: Job | None = None
     config: tuple[str, ...] = ()
     quick: bool = False
-    allow_insecure: bool = False
 
     @property
     def directory(self) -> str:
@@ -79,11 +79,10 @@ class Examination:
 
     def _cluster(self, address: str) -> Iterator[list[Finding]]:
         self._say(f"asking {address}")
-        access = probe_access(address, ray_token())
-        yield judge_access(access, address, allow_insecure=self._patient.allow_insecure)
-        if access is Access.GRANTED:
-            set_variables({"RAY_AUTH_MODE": "token"})  # before Ray is imported, which reads it once
-        elif not (access is Access.OPEN and self._patient.allow_insecure):
+        listens = somebody_listens(address)
+        access = probe(address) if listens else Access.UNREACHABLE
+        yield judge_access(access, address, listens=listens, allow_insecure=insecure_allowed())
+        if access is not Access.TOKEN_ACCEPTED and not (access is Access.OPEN and insecure_allowed()):
             return
         from rayrlhf.runtime.cluster import connect, disconnect
         from rayrlhf.runtime.node_probes import alive_nodes, dashboard_url

@@ -160,7 +160,7 @@ def look_at_function(path: str) -> Sight:
 
 def judge_room(bundles: Sequence[RoleBundle], room: Sequence[Room]) -> list[Finding]:
     """All roles fit at once. Labels that no node has are named first."""
-    from rayrlhf.runtime.cluster import check_room
+    from rayrlhf.runtime.cluster import NodeRoom, check_room
 
     found = []
     for bundle in bundles:
@@ -171,7 +171,7 @@ def judge_room(bundles: Sequence[RoleBundle], room: Sequence[Room]) -> list[Find
     if found:
         return found
     try:
-        check_room(bundles, [{"Resources": {"CPU": n.cpus, "GPU": n.gpus}, "Labels": n.labels} for n in room])
+        check_room(bundles, [NodeRoom(node.cpus, node.gpus, dict(node.labels)) for node in room])
     except PlacementError as error:
         told, _, keys = str(error).rpartition(": ")
         return [ROOM.red(told, f"{keys}, or add nodes")]

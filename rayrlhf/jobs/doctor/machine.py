@@ -7,7 +7,9 @@ import resource
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +29,8 @@ FILES_NEEDED = 4096
 SHM_NEEDED_GIB, SHM_WANTED_GIB = 1.0, 2.0
 MEMORY_NEEDED_GIB, MEMORY_WANTED_GIB = 2.0, 6.0
 DISK_NEEDED_GIB, DISK_WANTED_GIB = 2.0, 10.0
+STALE_S = 600.0
+"""A kernel of DeepSpeed's is built in half a minute, in some on a busy machine."""
 CORES, MEMORY, SHARED, FILES, DISK, COMPILER, VARIABLES = (
     Check("machine", name)
     for name in ("cores", "memory", "/dev/shm", "open files", "temporary disk", "C++ compiler", "unsafe variables")
@@ -63,6 +67,7 @@ class MachineFacts:
     compiler: str | None
     ninja: str | None
     insecure: Mapping[str, str] = field(default_factory=dict)
+    stale_locks: tuple[str, ...] = ()
 
 
 def gather_machine() -> MachineFacts:
@@ -80,7 +85,19 @@ def gather_machine() -> MachineFacts:
         compiler=shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"),
         ninja=shutil.which("ninja") or _ninja_package(),
         insecure=chosen(*INSECURE),
+        stale_locks=stale_locks(),
     )
+
+
+def stale_locks() -> tuple[str, ...]:
+    """Locks of kernel builds that were killed: torch waits for them for ever, and with it every rank on the node."""
+    root = Path(chosen("TORCH_EXTENSIONS_DIR").get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache/torch_extensions")
+    found = []
+    for lock in (*root.glob("*/lock"), *root.glob("*/*/lock")):
+        with suppress(FileNotFoundError):
+            if time.time() - lock.stat().st_mtime > STALE_S:
+                found.append(str(lock))
+    return tuple(sorted(found))
 
 
 def space_of(folder: Path) -> Space:
@@ -152,6 +169,9 @@ def _judge_compiler(facts: MachineFacts) -> Finding:
         )
     if facts.ninja is None:
         return COMPILER.red(f"{facts.compiler}, but no ninja, which DeepSpeed's build needs", "pip install ninja")
+    if facts.stale_locks:
+        told = f"{facts.stale_locks[0]} is left from a build that was killed: ranks would wait for it for ever"
+        return COMPILER.red(told, f"rm {' '.join(facts.stale_locks)}")
     return COMPILER.green(facts.compiler)
 
 

@@ -95,10 +95,10 @@ def _rate(rank: int, world_size: int, device: str) -> float:
 def _main(rank: int, world_size: int, address: str, port: int) -> None:
     import torch.distributed as dist
 
-    from rayrlhf.engines.process_group import join
+    from rayrlhf.engines.process_group import meet
     from rayrlhf.role_types import Rendezvous
 
-    join(Rendezvous(address, port, world_size, MEETING_S), rank)
+    meet(Rendezvous(address, port, world_size, MEETING_S), rank)
     print(json.dumps(measure(rank, world_size)), flush=True)
     dist.barrier()
     dist.destroy_process_group()
