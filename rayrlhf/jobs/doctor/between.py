@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from rayrlhf.jobs.doctor.cluster import judge_clocks
 from rayrlhf.jobs.doctor.facts import NodeFacts
 from rayrlhf.jobs.doctor.findings import Finding
-from rayrlhf.jobs.doctor.network import REACH, connect_to, free_port, judge_reach, listen
+from rayrlhf.jobs.doctor.network import REACH, connect_to, free_port, judge_network, judge_reach, listen
 from rayrlhf.jobs.doctor.party import Nodes
 from rayrlhf.jobs.doctor.ring import TIMEOUT_S, RingFacts, gather_ring, judge_ring
 from rayrlhf.runtime.node_probes import ClusterNode
@@ -26,7 +26,8 @@ def examine(nodes: Nodes, facts: Mapping[str, NodeFacts], say: Callable[[str], N
     say("nodes connect to each other")
     reach = _reach(nodes)
     yield reach
-    if all(finding.remedy == "" for finding in reach):
+    misled = [one for one in facts.values() for finding in judge_network(one.network, alone=False) if finding.is_red]
+    if not misled and not any(finding.is_red for finding in reach):
         say("ranks on the nodes meet")
         for members in rings(nodes.nodes, {node.id: facts.get(nodes.names[node.id]) for node in nodes.nodes}):
             yield _ring(nodes, members)

@@ -32,7 +32,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from rayrlhf.jobs.doctor.examination import Examination
-    from rayrlhf.jobs.doctor.findings import Finding, Level
+    from rayrlhf.jobs.doctor.findings import Finding
     from rayrlhf.jobs.doctor.lines import Lines, as_json
 
     patient = _patient(arguments)
@@ -49,7 +49,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         print(as_json(found, examination.facts, seconds))
     else:
         lines.total(found, seconds)
-    return 1 if any(finding.level is Level.RED for finding in found) else 0
+    return 1 if any(finding.is_red for finding in found) else 0
 
 
 def _patient(arguments: argparse.Namespace) -> Patient:

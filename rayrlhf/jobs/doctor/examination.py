@@ -18,7 +18,7 @@ from rayrlhf.jobs.doctor import between, job, storage
 from rayrlhf.jobs.doctor.access import judge_access, somebody_listens
 from rayrlhf.jobs.doctor.cluster import judge_dashboard, judge_nodes, judge_objects, probe_dashboard
 from rayrlhf.jobs.doctor.facts import NodeFacts, gather_node, judge_node
-from rayrlhf.jobs.doctor.findings import Finding, Level, of_all_nodes
+from rayrlhf.jobs.doctor.findings import Finding, of_all_nodes
 from rayrlhf.jobs.doctor.inputs import check_inputs
 from rayrlhf.jobs.doctor.party import HERE, Nodes, Party, Room, ThisMachine
 from rayrlhf.jobs.doctor.step import MIN_CPUS, STEP, StepPlan, judge_step, try_step
@@ -57,7 +57,7 @@ class Examination:
     def findings(self) -> Iterator[list[Finding]]:
         """Batches as they are known."""
         for found in self._all():
-            self._is_red |= any(finding.level is Level.RED for finding in found)
+            self._is_red |= any(finding.is_red for finding in found)
             yield of_all_nodes(found)
 
     def _all(self) -> Iterator[list[Finding]]:

@@ -30,6 +30,11 @@ class Finding:
         if (self.level is Level.GREEN) == bool(self.remedy):
             raise ValueError(f"{self.check}: a finding has a remedy exactly when it is not green")
 
+    @property
+    def is_red(self) -> bool:
+        """Whether a run would fail, or be unsafe."""
+        return self.level is Level.RED
+
     def on(self, node: str) -> Finding:
         """The same, of a node."""
         return replace(self, nodes=(node,))

@@ -61,7 +61,7 @@ def as_json(findings: Sequence[Finding], facts: Mapping[str, NodeFacts], seconds
     """Everything that was found, and the facts of each node that it was judged by."""
     return json.dumps(
         {
-            "ok": not any(finding.level is Level.RED for finding in findings),
+            "ok": not any(finding.is_red for finding in findings),
             "seconds": round(seconds, 1),
             "findings": [asdict(finding) for finding in findings],
             "nodes": {node: asdict(one) for node, one in facts.items()},
