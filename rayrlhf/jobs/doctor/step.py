@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rayrlhf.jobs.doctor.findings import Check, Finding
 from rayrlhf.jobs.doctor.isolated import run_program
+from rayrlhf.jobs.doctor.party import Room
 
 TIMEOUT_S = 600.0
 MIN_CPUS = 0.75
 """What its three roles reserve: 0.25 each."""
+NODE_LABEL = "ray.io/node-id"
+"""Which Ray gives every node."""
 QUESTIONS = ("Hi", "Why?", "Who?", "Go on.")
 STEP = Check("step", "one RL step")
 
@@ -33,6 +36,22 @@ class StepPlan:
     address: str | None = None
     gpus: int = 0
     labels: Mapping[str, str] | None = None
+
+
+def plan_step(plan: StepPlan, room: Sequence[Room], own: str, *, is_shared: bool, on_cpus: bool) -> StepPlan | Finding:
+    """On all nodes where their folder is shared, else on this process's `own`; or why there can be no step.
+
+    `on_cpus`: vLLM's build is the one for CPUs.
+    """
+    if plan.address is not None and not is_shared:
+        room = [node for node in room if node.id == own and node.cpus >= MIN_CPUS]
+        plan = replace(plan, labels={NODE_LABEL: own})
+    if not room:
+        remedy = "give a CONFIG whose run.directory is a path that all nodes share, or --quick"
+        return STEP.yellow("not run: this node takes no work, and no folder is known to be shared", remedy)
+    if not on_cpus and sum(node.gpus for node in room) < 2:
+        return STEP.yellow("not run: with vLLM's CUDA build it needs two GPUs", "use a node with two, or --quick")
+    return replace(plan, gpus=0 if on_cpus else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,12 @@ def oldest_ancestor(folder: str) -> str:
     return str(next(parent for parent in (place, *place.parents) if exists(parent)))
 
 
+def unknown() -> Finding:
+    """There is no config that says where runs of a cluster go."""
+    remedy = "give the job's TOML: rayrlhf doctor CONFIG --address …"
+    return USABLE.yellow("not tried: no CONFIG says where runs go, and all nodes have to share it", remedy)
+
+
 def judge_storage(folder: str, facts: Mapping[str, StorageFacts]) -> list[Finding]:
     """Usable from every node, with room."""
     found = []

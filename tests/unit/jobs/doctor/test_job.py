@@ -123,3 +123,10 @@ def test_the_kind_of_a_job_is_told_from_its_sections(tmp_path):
     assert load_any_job(str(tmp_path / "job.toml"), ["seed=5"]) == job.model_copy(update={"seed": 5})
     for name in ("sft", "reward", "ppo"):
         assert load_any_job(f"examples/{name}.toml", []).name
+
+
+def test_what_a_growing_cluster_has_not_yet_is_yellow(tmp_path):
+    bundles = role_bundles(jobs.make(tmp_path, "m", reward={"node_labels": {"pool": "b"}}))
+    small, labelled = [Room("a", 0.1, 0.0)], [Room("a", 0.1, 0.0, {"pool": "b"})]
+    assert level_of(judge_room(bundles, small, grows=True), "node labels") is Level.YELLOW
+    assert level_of(judge_room(bundles, labelled, grows=True), "room for the roles") is Level.YELLOW

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rayrlhf.jobs.doctor.findings import Level
-from rayrlhf.jobs.doctor.machine import GIB, MachineFacts, Space, gather_machine, judge_machine
+from rayrlhf.jobs.doctor.machine import GIB, MachineFacts, Space, container_memory, gather_machine, judge_machine
 from tests.unit.jobs.doctor.findings import level_of, reds
 
 PLENTY = Space(100 * GIB, 50 * GIB)
@@ -68,3 +68,13 @@ def test_a_lock_that_a_killed_build_left_is_red_and_a_fresh_one_is_not(tmp_path,
     os.utime(lock, (0, 0))
     found = judge_machine(replace(WELL, stale_locks=gather_machine().stale_locks))
     assert f"rm {lock}" in reds(found)[0]
+
+
+def test_a_container_s_limit_counts_and_its_page_cache_does_not(tmp_path):
+    assert container_memory(tmp_path) is None
+    (tmp_path / "memory.max").write_text(f"{8 * GIB}\n")
+    (tmp_path / "memory.current").write_text(f"{5 * GIB}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {2 * GIB}\n")
+    assert container_memory(tmp_path) == Space(8 * GIB, 5 * GIB)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert container_memory(tmp_path) is None
