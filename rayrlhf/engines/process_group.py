@@ -12,18 +12,22 @@ from rayrlhf.runtime.environment import rank_variables, set_variables
 
 
 def join(rendezvous: Rendezvous, rank: int) -> None:
-    """Become `rank` of the default process group: NCCL where there is CUDA, gloo elsewhere."""
+    """Become `rank` of the default process group, and let DeepSpeed know."""
     import deepspeed
 
+    meet(rendezvous, rank)
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+
+
+def meet(rendezvous: Rendezvous, rank: int) -> None:
+    """Become `rank` of the default process group: NCCL where there is CUDA, gloo elsewhere."""
     local_rank = 0  # Ray shows each actor only its own GPU
     set_variables(rank_variables(rank, rendezvous.world_size, rendezvous.address, rendezvous.port, local_rank))
-    cuda = torch.cuda.is_available()
     if not dist.is_initialized():
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             init_method=f"tcp://{rendezvous.address}:{rendezvous.port}",
             rank=rank,
             world_size=rendezvous.world_size,
             timeout=timedelta(seconds=rendezvous.timeout_s),
         )
-    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo")

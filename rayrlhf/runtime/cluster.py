@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def metrics_urls() -> list[str]:
 
 def count_nodes(bundle: RoleBundle) -> int:
     """Nodes that could hold an actor of the bundle if they were empty: not a head without work, for example."""
-    return sum(_Room.of(node).takes(bundle) for node in ray.nodes() if node["Alive"])
+    return sum(NodeRoom.of(node).takes(bundle) for node in ray.nodes() if node["Alive"])
 
 
 def log_folder() -> Path:
@@ -87,15 +87,16 @@ def check_feasible(bundles: Sequence[RoleBundle], *, autoscaling: bool = False) 
 
     """
     try:
-        _fit(bundles)
+        check_room(bundles, [NodeRoom.of(node) for node in ray.nodes() if node["Alive"]])
     except PlacementError as error:
         if not autoscaling:
             raise
         print(f"waiting for nodes: {error}")
 
 
-def _fit(bundles: Sequence[RoleBundle]) -> None:
-    free = [_Room.of(node) for node in ray.nodes() if node["Alive"]]
+def check_room(bundles: Sequence[RoleBundle], nodes: Sequence[NodeRoom]) -> None:
+    """`check_feasible` on nodes that are given; needs no cluster."""
+    free = [replace(node) for node in nodes]
     have = f"{sum(n.cpus for n in free):g} CPUs and {sum(n.gpus for n in free):g} GPUs on {len(free)} node(s)"
     have += f" beside the {driver_cpus():g} CPUs of the job's driver" if driver_cpus() else ""
     wanted = [b for b in bundles for _ in range(b.count)]
@@ -114,7 +115,7 @@ def _fit(bundles: Sequence[RoleBundle]) -> None:
 
 
 @dataclass(slots=True)
-class _Room:
+class NodeRoom:
     """What is left of a node."""
 
     cpus: float
@@ -122,12 +123,14 @@ class _Room:
     labels: dict[str, str]
 
     @classmethod
-    def of(cls, node: dict[str, Any]) -> _Room:
+    def of(cls, node: dict[str, Any]) -> NodeRoom:
+        """A node of `ray.nodes()` that is empty."""
         resources = node["Resources"]
         taken = driver_cpus() if node["NodeID"] == ray.get_runtime_context().get_node_id() else 0.0
         return cls(resources.get("CPU", 0.0) - taken, resources.get("GPU", 0.0), node["Labels"])
 
     def takes(self, bundle: RoleBundle) -> bool:
+        """Whether there is room left for one of the bundle's actors."""
         fits = self.cpus >= bundle.cpus - 1e-9 and self.gpus >= bundle.gpus - 1e-9
         return fits and bundle.labels.items() <= self.labels.items()
 

@@ -25,6 +25,17 @@ def own_ray_address() -> str:
     return os.environ.get("RAY_ADDRESS") or "local"
 
 
+def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """This process's variables with some changed; None takes one away."""
+    changed = {**os.environ, **changes}
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+def chosen(*names: str) -> dict[str, str]:
+    """Those of the variables that are set and not empty."""
+    return {name: value for name in names if (value := os.environ.get(name))}
+
+
 def ray_auth_mode() -> str | None:
     """Ray's own setting of its authentication: token, disabled, or unset."""
     return os.environ.get("RAY_AUTH_MODE", "").lower() or None
