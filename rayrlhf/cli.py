@@ -12,6 +12,7 @@ from rayrlhf import __version__
 from rayrlhf.cycle import command_line as cycle
 from rayrlhf.errors import ConfigError, RayRLHFError
 from rayrlhf.feedback import command_line as feedback
+from rayrlhf.jobs.plan import command_line as plan
 from rayrlhf.serving import command_line as serving
 
 JOBS = {
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     cycle.add_cycle(commands.add_parser("cycle", help=cycle.SUMMARY, description=cycle.SUMMARY))
     serving.add_serve(commands.add_parser("serve", help=serving.SERVE, description=serving.SERVE))
     serving.add_release(commands.add_parser("release", help=serving.RELEASE, description=serving.RELEASE))
+    plan.add_plan(commands.add_parser("plan", help=plan.SUMMARY, description=plan.SUMMARY))
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
     quickstart.set_defaults(run_command=_quickstart)
