@@ -1,20 +1,23 @@
 """Six jobs that differ in depth, width, vocabulary, answers, algorithm and ranks: what `rayrlhf plan` is judged by."""
 
+import contextlib
 import json
-import statistics
 import subprocess
 import sys
-import time
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rayrlhf.data.append_log import AppendLog
+from rayrlhf.jobs.plan.loop_probe import phase_seconds, step_seconds
 from rayrlhf.quickstart.initial_model import write_initial_model
 from tests import tiny
 
+ROLES = ("learner", "critic", "reference", "reward", "rollout")
 REWARD = "tests.system.jobs:vowels"
 WORDS = "Tell me why the sky is blue and how rain falls on the sea in a long and quiet winter of the north".split()  # noqa: SIM905
 
@@ -99,31 +102,68 @@ def run(case: Case, folder: Path, timeout_s: float = 300.0) -> Path:
     """Run the job in a process of its own; returns its run directory."""
     file = folder / f"{case.name}.json"
     file.write_text(json.dumps(values(case, folder)))
-    subprocess.run([sys.executable, "-m", "tests.benchmarks.plan_jobs", str(file)], check=True, timeout=timeout_s)
+    command = [sys.executable, "-m", "tests.benchmarks.plan_jobs", str(file)]
+    subprocess.run(command, check=True, timeout=timeout_s, stdout=subprocess.DEVNULL)
     return folder / "runs" / case.name
 
 
 def rows(run_directory: Path) -> list[dict]:
-    """The steps of a run, without the first, which loads and compiles."""
-    return [json.loads(line) for line in AppendLog(run_directory / "metrics.jsonl").lines()][1:]
+    """The steps of a run, without the first two: they load, compile and create moments."""
+    return [json.loads(line) for line in AppendLog(run_directory / "metrics.jsonl").lines()][2:]
 
 
-def measured_phases(run_directory: Path) -> dict[str, float]:
-    """Seconds of each phase, medians over the steps."""
-    steps = rows(run_directory)
-    names = [name for name in steps[0] if name.startswith("time/")]
-    return {name[5:-2]: statistics.median(step[name] for step in steps if name in step) for name in names}
+def measured(run_directory: Path) -> tuple[dict[str, float], float]:
+    """Seconds of each phase and of whole steps, medians over the steps."""
+    spans = json.loads((run_directory / "timeline.json").read_text())["traceEvents"]
+    return phase_seconds(rows(run_directory)), step_seconds(spans, 2)
+
+
+def peaks_mib(run_directory: Path) -> dict[str, float]:
+    """The most memory that a process of each role ever held, its children included."""
+    return json.loads((run_directory / "peaks.json").read_text())
+
+
+class PeakWatch(threading.Thread):
+    """Reads the kernel's high-water mark of every role's process twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.by_process: dict[tuple[str, int], dict[int, float]] = {}
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.5):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error, OSError, IndexError):
+                    name = process.cmdline()[0]
+                    if name.startswith("ray::") and (role := name[5:].partition("Role")[0].lower()) in ROLES:
+                        members = [process, *process.children(recursive=True)]
+                        found = self.by_process.setdefault((role, process.pid), {})
+                        found.update({member.pid: _high_water_mib(member.pid) for member in members})
+
+    def peaks(self) -> dict[str, float]:
+        """By role, the largest process."""
+        self.ended.set()
+        sums = [(role, sum(members.values())) for (role, _), members in self.by_process.items()]
+        return {role: max(value for other, value in sums if other == role) for role, _ in sums}
+
+
+def _high_water_mib(pid: int) -> float:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmHWM:"))
 
 
 def main(file: str) -> None:
-    """Run one job from a JSON file."""
+    """Run one job from a JSON file, and note its peaks."""
     from rayrlhf.config.jobs import RLJob
     from rayrlhf.config.load import validate_job
     from rayrlhf.stages.rl import run_rl
 
-    run_rl(validate_job(RLJob, json.loads(Path(file).read_text())), "never")
+    watch = PeakWatch()
+    watch.start()
+    directory = run_rl(validate_job(RLJob, json.loads(Path(file).read_text())), "never")
+    Path(str(directory.root), "peaks.json").write_text(json.dumps(watch.peaks()))
 
 
 if __name__ == "__main__":
-    started = time.monotonic()
     main(sys.argv[1])

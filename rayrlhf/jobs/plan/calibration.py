@@ -11,20 +11,23 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rayrlhf.config.jobs import RLJob
 from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.plan import work
 from rayrlhf.jobs.plan.costs import Coefficients, Point, fit, relative_errors, seconds
-from rayrlhf.jobs.plan.geometry import read_lengths, step_geometry
+from rayrlhf.jobs.plan.fitting import device_of
+from rayrlhf.jobs.plan.geometry import StepGeometry, read_lengths, step_geometry
 from rayrlhf.jobs.plan.hardware import Machine
 from rayrlhf.jobs.plan.measuring import Measurements, Points, measure
-from rayrlhf.jobs.plan.memory import MIB, Device, job_memory
-from rayrlhf.jobs.plan.models import read_models
+from rayrlhf.jobs.plan.memory import MIB, job_memory
+from rayrlhf.jobs.plan.models import JobModels, read_models
 from rayrlhf.jobs.plan.times import Predictor
 
 VERSION = 1
@@ -158,14 +161,24 @@ def _errors(measured: Measurements, every: Mapping[str, Coefficients], rollout: 
 
 def _besides(loop: Mapping[str, Mapping[str, float]], dtype: str, machine: Machine) -> dict[str, dict[str, float]]:
     """Seconds and MiB of the small job that its arithmetic does not explain."""
+    with _small_job(dtype) as (job, models, geometry):
+        predicted = Predictor(job, models, geometry, machine).predict().phases
+    fixed = {name: max(0.0, s - predicted.get(name, 0.0)) for name, s in loop["phases"].items()}
+    return {"fixed": fixed, "base_mib": base_memory(loop["memory_mib"], dtype, machine)}
+
+
+def base_memory(measured_mib: Mapping[str, float], dtype: str, machine: Machine) -> dict[str, float]:
+    """MiB that a process of each role has besides its model, from those of the small job (`loop_probe.py`)."""
+    bare = device_of(replace(machine, base_mib={}))
+    with _small_job(dtype) as (job, models, geometry):
+        parts = {process.role: process.total / MIB for process in job_memory(job, models, geometry, bare)}
+    return {role: max(0.0, mib - parts.get(role, 0.0)) for role, mib in measured_mib.items()}
+
+
+@contextmanager
+def _small_job(dtype: str) -> Iterator[tuple[RLJob, JobModels, StepGeometry]]:
     from rayrlhf.jobs.plan.loop_probe import probe_job
 
     with tempfile.TemporaryDirectory() as folder:
         job = probe_job(Path(folder), dtype)
-        geometry, models = step_geometry(job, read_lengths(job, None)), read_models(job)
-        predicted = Predictor(job, models, geometry, machine).predict().phases
-        device = Device(False, {}, 0.0, machine.engine_memory["weights"], machine.engine_memory["vocabulary"])
-        parts = {process.role: process.total / MIB for process in job_memory(job, models, geometry, device)}
-    fixed = {name: max(0.0, s - predicted.get(name, 0.0)) for name, s in loop["phases"].items()}
-    base = {role: max(0.0, mib - parts.get(role, 0.0)) for role, mib in loop["memory_mib"].items()}
-    return {"fixed": fixed, "base_mib": base}
+        yield job, read_models(job), step_geometry(job, read_lengths(job, None))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayrlhf.errors import ConfigError
+from rayrlhf.errors import ConfigError, InputError
 from rayrlhf.jobs.plan.gpus import GPUS
 
 if TYPE_CHECKING:
@@ -64,9 +66,6 @@ def _job(arguments: argparse.Namespace) -> RLJob:
         ConfigError: arguments that contradict each other or the config, or a job that is not an RL job.
 
     """
-    from rayrlhf.config.jobs import RLJob
-    from rayrlhf.config.load import load_job
-
     for name in ("nodes", "gpus_per_node"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: 1 or more is expected")
@@ -74,11 +73,25 @@ def _job(arguments: argparse.Namespace) -> RLJob:
         raise ConfigError(f"--answer-tokens {arguments.answer_tokens:g}: more than 0 is expected")
     if arguments.calibrate and (arguments.gpu or arguments.nodes > 1):
         raise ConfigError("--calibrate measures this machine: leave --gpu and --nodes out")
-    job = load_job(RLJob, arguments.config, arguments.overrides)
+    job = _load(arguments.config, arguments.overrides)
     if job.learner.gpus and not arguments.gpu:
         names = ", ".join(sorted(GPUS))
         raise ConfigError(f"learner.gpus = {job.learner.gpus:g}: say for which GPUs with --gpu ({names})")
     return job if job.learner.gpus or not arguments.gpu else _on_gpus(job)
+
+
+def _load(path: str, overrides: Sequence[str]) -> RLJob:
+    from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
+    from rayrlhf.config.load import load_job
+
+    try:
+        return load_job(RLJob, path, overrides)
+    except ConfigError as error:
+        for name, kind in (("sft", SFTJob), ("reward", RewardJob)):
+            with suppress(ConfigError):
+                load_job(kind, path, overrides)
+                raise InputError(f"{path}: a job for `rayrlhf {name}`; plan knows those of `rayrlhf rl`") from None
+        raise error
 
 
 def _on_gpus(job: RLJob) -> RLJob:
