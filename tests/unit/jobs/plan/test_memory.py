@@ -6,7 +6,16 @@ import pytest
 
 from rayrlhf.jobs.plan.fitting import SharedGPU, device_of, pack, problems
 from rayrlhf.jobs.plan.geometry import MicroBatch, step_geometry
-from rayrlhf.jobs.plan.memory import GIB, MIB, activations, cache_tokens, job_memory, logits, training_state
+from rayrlhf.jobs.plan.memory import (
+    GIB,
+    MIB,
+    ProcessMemory,
+    activations,
+    cache_tokens,
+    job_memory,
+    logits,
+    training_state,
+)
 from tests.unit.jobs.plan.shapes import BILLION, LAPTOP, h100s, job, lengths, models
 
 G = 10**9
@@ -102,3 +111,12 @@ def test_what_does_not_fit_names_the_role_and_the_key():
 def test_reservations_above_the_cores_are_a_problem():
     small = job("float32", rollout={"cpus": 4.0})
     assert any("all roles reserve" in message for message in found(small, LAPTOP))
+
+
+@pytest.mark.parametrize(("each", "fits"), [(37e9, True), (39e9, False)])
+def test_roles_that_share_a_gpu_have_to_fit_together(each, fits):
+    """An H100 has 80 GB, 76 of them usable."""
+    memory = [ProcessMemory(role, 1, 0.5, {"weights": each}, f"{role}.key") for role in ("reference", "reward")]
+    found = problems(job(gpus=1.0), models(), memory, h100s())
+    assert (found == []) is fits
+    assert all("reference and reward" in message and "reference.key; reward.key" in message for message in found)
