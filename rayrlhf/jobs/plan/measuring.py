@@ -16,7 +16,7 @@ from rayrlhf.jobs.plan import loop_probe, rollout_probe, training_probe
 from rayrlhf.jobs.plan.rollout_probe import EngineRequest
 from rayrlhf.jobs.plan.training_probe import ProbeRequest
 
-TIMEOUT_S = 600.0
+TIMEOUT_S = 300.0
 PAIR_STAGES = (2, 3)
 Points = list[dict[str, Any]]
 
@@ -44,7 +44,7 @@ def measure(dtype: str, cores: int, say: Callable[[str], None]) -> Measurements:
 
     """
     training = {threads: _training(dtype, threads, say) for threads in sorted({1, cores})}
-    pairs = {stage: _pair(dtype, stage, say) for stage in PAIR_STAGES}
+    pairs = _pairs(dtype, say)
     rollout = [point for shape in rollout_probe.SHAPES for point in _engine(dtype, cores, shape, say)]
     one_thread = _engine(dtype, 1, rollout_probe.SHAPES[2], say) if cores > 1 else []
     say("a whole small job with every role")
@@ -59,11 +59,12 @@ def _training(dtype: str, threads: int, say: Callable[[str], None]) -> Points:
     return _points(training_probe.__name__, [request])
 
 
-def _pair(dtype: str, stage: int, say: Callable[[str], None]) -> Points:
-    say(f"two training ranks, ZeRO {stage}")
+def _pairs(dtype: str, say: Callable[[str], None]) -> dict[int, Points]:
+    say(f"two training ranks, ZeRO {' and '.join(map(str, PAIR_STAGES))}")
     with _free_port() as port:
-        requests = [asdict(ProbeRequest(1, dtype, port, stage, rank, 2)) for rank in range(2)]
-    return _points(training_probe.__name__, requests)
+        requests = [asdict(ProbeRequest(1, dtype, port, PAIR_STAGES, rank, 2)) for rank in range(2)]
+    points = _points(training_probe.__name__, requests)
+    return {stage: [point for point in points if point["stage"] == stage] for stage in PAIR_STAGES}
 
 
 def _engine(dtype: str, threads: int, shape: tuple[int, int, int], say: Callable[[str], None]) -> Points:

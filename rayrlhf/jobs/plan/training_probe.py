@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ class ProbeRequest:
     threads: int
     dtype: str
     port: int
-    stage: int = 2
+    stages: Sequence[int] = (2,)
     rank: int = 0
     ranks: int = 1
 
@@ -55,43 +55,44 @@ def main(text: str) -> None:
     torch.set_num_threads(request.threads)
     join(Rendezvous("127.0.0.1", request.port, request.ranks, 120.0), request.rank)
     points: list[dict[str, Any]] = []
-    for layers, hidden, vocabulary in SHAPES if request.ranks == 1 else PAIR_SHAPES:
-        points += _measure(request, layers, hidden, vocabulary)
+    for stage in request.stages:
+        for shape in SHAPES if request.ranks == 1 else PAIR_SHAPES:
+            points += _measure(request, stage, shape)
     print(json.dumps({"points": points}), flush=True)
 
 
-def _measure(request: ProbeRequest, layers: int, hidden: int, vocabulary: int) -> list[dict[str, Any]]:
+def _measure(request: ProbeRequest, stage: int, sizes: tuple[int, int, int]) -> list[dict[str, Any]]:
     from rayrlhf.config.sections import LearnerConfig
     from rayrlhf.engines.models import TokenLogprobs
     from rayrlhf.engines.training import TrainingEngine
 
-    model, shape = random_model(layers, hidden, vocabulary, request.dtype)
-    engine = TrainingEngine(TokenLogprobs(model), LearnerConfig(zero_stage=request.stage), request.dtype)  # type: ignore[arg-type]
+    model, shape = random_model(*sizes, request.dtype)
+    engine = TrainingEngine(TokenLogprobs(model), LearnerConfig(zero_stage=stage), request.dtype)  # type: ignore[arg-type]
     points = []
     for rows, length in BATCHES if request.ranks == 1 else BATCHES[:1]:
         batch = MicroBatch(rows, length, rows * length // 2)
-        if batch.answers * vocabulary > MOST_LOGITS:
+        if batch.answers * shape.vocabulary > MOST_LOGITS:
             continue
-        tensors, amount = _tensors(batch, vocabulary), work.model_pass(shape, batch)
+        tensors, amount = _tensors(batch, shape.vocabulary), work.model_pass(shape, batch)
         forward_s = median_s(partial(engine.forward_each, [tensors], _logprobs))
         points.append({"kind": "forward", "work": amount, "seconds": forward_s})
         backward_s = median_s(partial(engine.accumulate, [tensors], _objective), engine.step)
         points.append({"kind": "backward", "work": amount, "seconds": backward_s})
-    points += _update_points(request, engine, shape, tensors)
+    points += _update_points(request.ranks, stage, engine, shape, tensors)
     exchanged = {
         "gathering": work.gathering(shape, request.ranks, model.dtype.itemsize),
-        "reduction": work.reduction(shape, request.ranks, request.stage, model.dtype.itemsize),
+        "reduction": work.reduction(shape, request.ranks, stage, model.dtype.itemsize),
     }
-    return [{**point, **exchanged, "shape": asdict(shape)} for point in points]
+    return [{**point, **exchanged, "stage": stage, "shape": asdict(shape)} for point in points]
 
 
-def _update_points(request: ProbeRequest, engine: Any, shape: ModelShape, tensors: Any) -> list[dict[str, Any]]:
+def _update_points(ranks: int, stage: int, engine: Any, shape: ModelShape, tensors: Any) -> list[dict[str, Any]]:
     """The optimizer's step, and the copy that a checkpoint is written from."""
     from rayrlhf.engines.training_state import snapshot
 
     engine.accumulate([tensors], _objective)
     update_s = median_s(engine.step, lambda: engine.accumulate([tensors], _objective))
-    amount = work.update(shape, request.ranks, request.stage)
+    amount = work.update(shape, ranks, stage)
     snapshot_s = median_s(lambda: snapshot(engine))
     return [
         {"kind": "update", "work": amount, "seconds": update_s},
