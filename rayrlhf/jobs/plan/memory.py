@@ -121,7 +121,8 @@ def _trained(role: str, job: RLJob, shape: ModelShape, geometry: StepGeometry, d
     parts |= _buckets(job, shape, config, device)
     parts["activations"] = activations(shape, widest, itemsize, job.model.gradient_checkpointing)
     if role == "learner":
-        parts["logits"] = logits(shape, widest)
+        scored = geometry.micro_batches(geometry.share(config.ranks), config.micro_batch_tokens)
+        parts["logits"] = max(logits(shape, batch) for batch in scored)
         if device.is_gpu:
             parts["sync bucket"] = 2.0 * min(job.weight_sync.bucket_mib * MIB, itemsize * shape.parameters)
     if not device.is_gpu:
