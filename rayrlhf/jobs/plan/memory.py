@@ -178,7 +178,8 @@ def _rollout(job: RLJob, shape: ModelShape, device: Device) -> ProcessMemory:
 
 
 def _process(role: str, count: int, gpus: float, parts: dict[str, float], key: str, device: Device) -> ProcessMemory:
-    base = {"base": device.base_mib.get(role, 0.0) * MIB}
+    """A process without a GPU holds nothing on one."""
+    base = {"base": 0.0 if device.is_gpu and not gpus else device.base_mib.get(role, 0.0) * MIB}
     return ProcessMemory(role, count, gpus, {n: v for n, v in (base | parts).items() if v}, key)
 
 

@@ -81,7 +81,7 @@ def _memory_table(plan: Plan, machine: Machine) -> Table:
     for process in plan.memory:
         parts = sorted(process.parts.items(), key=lambda part: -part[1])
         words = ", ".join(f"{name} {value / GIB:.2f}" for name, value in parts if value >= 0.005 * GIB)
-        table.add_row(process.role, str(process.count), f"{process.total / GIB:.2f}", words)
+        table.add_row(process.role, str(process.count), f"{process.total / GIB:.2f}", words or "on the CPU")
     return table
 
 

@@ -16,9 +16,10 @@ from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.sections import PPOConfig, ReferenceConfig, RewardConfig, TrainingConfig
 from rayrlhf.jobs.plan import work
 from rayrlhf.jobs.plan.costs import seconds
+from rayrlhf.jobs.plan.fitting import device_of
 from rayrlhf.jobs.plan.geometry import MicroBatch, StepGeometry
 from rayrlhf.jobs.plan.hardware import Machine
-from rayrlhf.jobs.plan.memory import ITEMSIZE
+from rayrlhf.jobs.plan.memory import ITEMSIZE, cache_tokens
 from rayrlhf.jobs.plan.model_shape import ModelShape
 from rayrlhf.jobs.plan.models import JobModels
 
@@ -86,15 +87,19 @@ class Predictor:
         prompts = self.geometry.prompts[:: config.workers][: groups * config.samples_per_prompt]
         engines = math.ceil(config.workers / self.machine.nodes)
         threads = self._threads(config.threads, engines)
-        amount = work.generation(
-            self.models.policy, prompts, self.geometry.answer, config.max_concurrent, self._itemsize
-        )
+        amount = work.generation(self.models.policy, prompts, self.geometry.answer, self._concurrent(), self._itemsize)
         if not self.machine.is_gpu:
             crowding = max(1.0, engines * threads / self.machine.cores)
             return crowding * self._cost("rollout", amount, threads)
         sharded = ("weight_bytes", "matrix_flops", "prompt_flops", "cache_bytes", "logits")
         ranks = config.tensor_parallel
         return self._cost("rollout", {n: a / ranks if n in sharded else a for n, a in amount.items()}, threads)
+
+    def _concurrent(self) -> int:
+        """Sequences that one engine decodes at a time: as many as are allowed, and as the cache holds."""
+        room = cache_tokens(self.job, self.models.policy, device_of(self.machine))
+        longest = max(self.geometry.prompts) + self.geometry.answer
+        return min(self.job.rollout.max_concurrent, max(1, int(room / longest)))
 
     def _score_tasks(self) -> list[_Task]:
         job, models = self.job, self.models

@@ -38,6 +38,15 @@ def test_more_gpus_make_their_own_phase_faster():
     assert fast.phases["rollout"] < slow.phases["rollout"]
 
 
+def test_a_small_cache_decodes_fewer_sequences_at_a_time():
+    config = {"prompts_per_step": 64, "samples_per_prompt": 8, "max_tokens": 512, "max_concurrent": 512}
+    shares = (0.05, 0.1, 0.5)
+    times = [
+        step(job(gpus=1.0, rollout={**config, "gpu_memory_share": s}), h100s(), 512).phases["rollout"] for s in shares
+    ]
+    assert times[0] > times[1] > times[2]
+
+
 def test_engines_that_crowd_a_machine_are_not_faster():
     two, eight = (step(job(rollout={"workers": n}), LAPTOP).phases["rollout"] for n in (2, 8))
     assert eight >= two
