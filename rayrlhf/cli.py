@@ -15,6 +15,7 @@ from rayrlhf.feedback import command_line as feedback
 from rayrlhf.jobs import submit_command_line as ray_jobs
 from rayrlhf.jobs.doctor import command_line as doctor
 from rayrlhf.jobs.k8s import command_line as k8s
+from rayrlhf.jobs.plan import command_line as plan
 from rayrlhf.runtime.environment import allow_insecure
 from rayrlhf.serving import command_line as serving
 
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_release(commands.add_parser("release", help=serving.RELEASE, description=serving.RELEASE))
     k8s.add_commands(commands.add_parser("k8s", help=k8s.SUMMARY, description=k8s.SUMMARY))
     doctor.add_doctor(commands.add_parser("doctor", help=doctor.SUMMARY, description=doctor.SUMMARY))
+    plan.add_plan(commands.add_parser("plan", help=plan.SUMMARY, description=plan.SUMMARY))
     quickstart = commands.add_parser("quickstart", help="the whole recipe on a small real model, on this machine")
     quickstart.add_argument("--directory", default="runs/quickstart", help="where everything goes")
     quickstart.set_defaults(run_command=_quickstart)
