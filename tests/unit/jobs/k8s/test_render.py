@@ -15,7 +15,7 @@ from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.k8s.render import as_yaml, render, render_volume
 from rayrlhf.jobs.k8s.run_config import JOB_KINDS
 from rayrlhf.jobs.k8s.settings import GROUP_LABEL, KubernetesSettings, load_settings
-from rayrlhf.runtime.cluster import _Room
+from rayrlhf.runtime.cluster import NodeRoom, check_room
 from rayrlhf.serving.settings import ServiceSettings
 from rayrlhf.stages.bundles import role_bundles
 
@@ -81,15 +81,10 @@ def test_every_role_and_the_driver_fit_on_the_pods_however_ray_places_them(path,
     rooms = []
     for group in groups(manifests).values():
         pods, cpus, gpus = sizes(group)
-        rooms += [_Room(cpus - 1, gpus, group["labels"]) for _ in range(pods)]  # the driver is on any of them
+        rooms += [NodeRoom(cpus - 1, gpus, group["labels"]) for _ in range(pods)]  # the driver is on any of them
     text = manifests[0]["data"]["job.toml"]
     job = loaded(text, job_kind(read_values(path), "--kind"))
-    for bundle in sorted(role_bundles(job), key=lambda b: (-b.gpus, -b.cpus)):
-        for _ in range(bundle.count):
-            room = next((room for room in rooms if room.takes(bundle)), None)
-            assert room is not None, (bundle, rooms)
-            room.cpus -= bundle.cpus
-            room.gpus -= bundle.gpus
+    check_room(role_bundles(job), rooms)
 
 
 def loaded(text, kind):
