@@ -61,9 +61,11 @@ class Check:
 
 
 def of_all_nodes(found: Sequence[Finding]) -> list[Finding]:
-    """Equal findings of several nodes become one; the order of the first of each stays."""
+    """Equal findings of several nodes become one; topics stay together, and checks in them, each where it was first."""
     merged: dict[Finding, tuple[str, ...]] = {}
     for finding in found:
         key = replace(finding, nodes=())
         merged[key] = (*merged.get(key, ()), *finding.nodes)
-    return [replace(key, nodes=nodes) for key, nodes in merged.items()]
+    topics, checks = (list(dict.fromkeys(names)) for names in ((f.topic for f in found), (f.check for f in found)))
+    lines = [replace(key, nodes=nodes) for key, nodes in merged.items()]
+    return sorted(lines, key=lambda line: (topics.index(line.topic), checks.index(line.check)))

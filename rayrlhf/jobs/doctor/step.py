@@ -1,4 +1,4 @@
-"""One real step of RL on a model of a few thousand weights: vLLM, DeepSpeed, weight sync and all, in a minute or so.
+"""One real step of RL on a model of 78,000 random weights: vLLM, DeepSpeed, weight sync and all, in a minute or so.
 
 A process of its own runs it, as `rayrlhf rl` would:
 
