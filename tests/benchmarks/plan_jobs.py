@@ -54,8 +54,8 @@ CASES = [
     Case("deep-grpo-zero3", Shape(12, 128, 2048), 8, 6, {
         "rollout": {"prompts_per_step": 8, "samples_per_prompt": 4, "max_tokens": 24},
         "learner": {"ranks": 2, "zero_stage": 3, "micro_batch_tokens": 1024}}),
-    Case("long-grpo-kl", Shape(4, 256, 4096), 16, 6, {
-        "rollout": {"prompts_per_step": 4, "samples_per_prompt": 8, "max_tokens": 96},
+    Case("long-grpo-kl", Shape(4, 256, 4096), 12, 6, {
+        "rollout": {"prompts_per_step": 4, "samples_per_prompt": 6, "max_tokens": 96},
         "algorithm": {"kl_coefficient": 0.05}}),
     Case("smollm2-grpo", None, 8, 4, {
         "rollout": {"prompts_per_step": 4, "samples_per_prompt": 4, "max_tokens": 24},
@@ -150,7 +150,8 @@ class PeakWatch(threading.Thread):
 
 def _high_water_mib(pid: int) -> float:
     text = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmHWM:"))
+    marks = [int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmHWM:")]
+    return marks[0] if marks else 0.0  # a process that has ended has none
 
 
 def main(file: str) -> None:

@@ -1,7 +1,9 @@
 """Seconds per unit of work: fitted to measurements, or derived from a data sheet; used the same way.
 
-The fit is least squares of the *relative* error with coefficients that are not negative (Lawson and Hanson, 1974,
-chapter 23): a machine has no negative costs, and a step of 10 ms counts as much as one of 10 s.
+The fit has the smallest sum of absolute *relative* errors with coefficients that are not negative: a machine has no
+negative costs, a step of 10 ms counts as much as one of 10 s, and a point that something else on the machine spoiled
+draws the others no further than a good one. It is found by least squares that are not negative (Lawson and Hanson,
+1974, chapter 23), reweighted by the errors they leave.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import numpy as np
 from rayrlhf.jobs.plan.work import Work
 
 Coefficients = Mapping[str, float]
+ROUNDS = 30
+SMALL_ERROR = 0.02
+"""Errors below this are as good as none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,16 @@ def seconds(work: Work, coefficients: Coefficients) -> float:
 
 
 def fit(points: Sequence[Point], features: Sequence[str]) -> dict[str, float]:
-    """Coefficients that are not negative and have the smallest squared relative error."""
+    """Coefficients that are not negative and have the smallest sum of absolute relative errors."""
     target = np.array([point.seconds for point in points])
     design = np.array([[point.work.get(f, 0.0) for f in features] for point in points]) / target[:, None]
     scale = np.maximum(np.abs(design).max(axis=0), 1e-300)
-    found = non_negative_least_squares(design / scale, np.ones(len(points))) / scale
-    return {f: float(c) for f, c in zip(features, found, strict=True) if c > 0}
+    weights, ones = np.ones(len(points)), np.ones(len(points))
+    for _ in range(ROUNDS):
+        roots = np.sqrt(weights)
+        found = non_negative_least_squares(design / scale * roots[:, None], roots)
+        weights = 1 / np.maximum(np.abs(design / scale @ found - ones), SMALL_ERROR)
+    return {f: float(c) for f, c in zip(features, found / scale, strict=True) if c > 0}
 
 
 def relative_errors(points: Sequence[Point], coefficients: Coefficients) -> list[float]:

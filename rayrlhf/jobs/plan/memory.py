@@ -100,10 +100,11 @@ def activations(shape: ModelShape, batch: MicroBatch, itemsize: int, checkpointi
 
     A layer of a Llama keeps, in units of its width d, the inputs and normalised inputs of its two halves (6), the
     rotated query, the attention's output in two layouts (3), keys and values, and four tensors of the MLP's width.
-    With gradient checkpointing one layer is alive at a time, and every layer's input is kept.
+    The gradients that flow back through a layer are as much once more. With gradient checkpointing one layer is alive
+    at a time, and every layer's input is kept.
     """
     layer = 9 * shape.hidden + 2 * shape.key_value + 4 * shape.intermediate
-    kept = shape.layers * shape.hidden + layer if checkpointing else shape.layers * layer
+    kept = shape.layers * shape.hidden + 2 * layer if checkpointing else (shape.layers + 1) * layer
     return float(itemsize * batch.tokens * kept)
 
 

@@ -25,8 +25,8 @@ BATCHES = ((4, 32), (16, 48), (16, 128))
 """Rows and length; half of the tokens are answers."""
 PAIR_SHAPES = ((2, 64, 2048), (8, 128, 2048), (2, 512, 8192))
 MOST_LOGITS = 20_000_000
-REPEATS = 5
-LONG_S = 1.0
+REPEATS = 4
+LONG_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ def _measure(request: ProbeRequest, stage: int, sizes: tuple[int, int, int]) -> 
         if batch.answers * shape.vocabulary > MOST_LOGITS:
             continue
         tensors, amount = _tensors(batch, shape.vocabulary), work.model_pass(shape, batch)
-        forward_s = median_s(partial(engine.forward_each, [tensors], _logprobs))
+        forward_s = fastest_s(partial(engine.forward_each, [tensors], _logprobs))
         points.append({"kind": "forward", "work": amount, "seconds": forward_s})
-        backward_s = median_s(partial(engine.accumulate, [tensors], _objective), engine.step)
+        backward_s = fastest_s(partial(engine.accumulate, [tensors], _objective), engine.step)
         points.append({"kind": "backward", "work": amount, "seconds": backward_s})
     points += _update_points(request.ranks, stage, engine, shape, tensors)
     exchanged = {
@@ -91,9 +91,9 @@ def _update_points(ranks: int, stage: int, engine: Any, shape: ModelShape, tenso
     from rayrlhf.engines.training_state import snapshot
 
     engine.accumulate([tensors], _objective)
-    update_s = median_s(engine.step, lambda: engine.accumulate([tensors], _objective))
+    update_s = fastest_s(engine.step, lambda: engine.accumulate([tensors], _objective))
     amount = work.update(shape, ranks, stage)
-    snapshot_s = median_s(lambda: snapshot(engine))
+    snapshot_s = fastest_s(lambda: snapshot(engine))
     return [
         {"kind": "update", "work": amount, "seconds": update_s},
         {"kind": "snapshot", "work": amount, "seconds": snapshot_s},
@@ -116,8 +116,8 @@ def random_model(layers: int, hidden: int, vocabulary: int, dtype: str) -> tuple
     return model, shape_of("probe", config.to_dict(), shapes)
 
 
-def median_s(call: Callable[[], object], between: Callable[[], object] = lambda: None) -> float:
-    """The median of a few calls after one that warms up, of fewer where they are long; `between` is not measured."""
+def fastest_s(call: Callable[[], object], between: Callable[[], object] = lambda: None) -> float:
+    """The fastest of a few calls after one that warms up: whatever else runs only adds. `between` is not measured."""
     call()
     between()
     taken: list[float] = []
@@ -126,7 +126,7 @@ def median_s(call: Callable[[], object], between: Callable[[], object] = lambda:
         call()
         taken.append(time.perf_counter() - started)
         between()
-    return sorted(taken)[len(taken) // 2]
+    return min(taken)
 
 
 def _tensors(batch: MicroBatch, vocabulary: int) -> tuple[Any, Any]:

@@ -29,8 +29,16 @@ def test_least_squares_without_active_bounds_are_the_usual_ones():
 
 
 def test_a_short_call_counts_as_much_as_a_long_one():
-    points = [Point({"a": 1.0}, 1.0), Point({"a": 1000.0}, 2000.0)]
-    assert fit(points, ("a",))["a"] == pytest.approx(1.2)  # (1 + 1/2) / (1 + 1/4): neither 1 nor 2
+    points = [Point({"a": 1.0}, 1.0), Point({"a": 1.0}, 1.0), Point({"a": 1000.0}, 2000.0)]
+    assert fit(points, ("a",))["a"] == pytest.approx(1.0, rel=0.01)
+
+
+def test_points_that_were_spoiled_do_not_draw_the_others():
+    truth = {"calls": 2e-3, "flops": 1e-11}
+    works = [{"calls": 1.0, "flops": 3.0 * 10**k} for k in (6, 7, 8, 9, 10, 10.5, 11)]
+    points = [Point(amount, seconds(amount, truth)) for amount in works]
+    spoiled = [Point(p.work, 30 * p.seconds) if i in (1, 4) else p for i, p in enumerate(points)]
+    assert fit(spoiled, ("calls", "flops")) == pytest.approx(truth, rel=0.05)
 
 
 def test_threads_between_one_and_all_follow_amdahl():

@@ -56,8 +56,8 @@ def test_a_higher_stage_never_needs_more_state():
 def test_activations_and_logits_by_hand():
     batch = MicroBatch(4, 100, 200)
     layer = 9 * 2048 + 2 * 2048 + 4 * 8192
-    assert activations(BILLION, batch, 2, False) == 2 * 400 * 24 * layer
-    assert activations(BILLION, batch, 2, True) == 2 * 400 * (24 * 2048 + layer)
+    assert activations(BILLION, batch, 2, False) == 2 * 400 * 25 * layer
+    assert activations(BILLION, batch, 2, True) == 2 * 400 * (24 * 2048 + 2 * layer)
     assert logits(BILLION, batch) == 4 * 4 * 200 * 32_000
     assert logits(BILLION, MicroBatch(40, 100, 4000)) == 4 * 4 * 1024 * 32_000  # a chunk at a time
 
