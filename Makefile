@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test unit lint types engines system page browser chaos locks clean
+.PHONY: setup quickstart test unit lint types engines system system-runs system-services page browser chaos locks clean
 
 setup: $(READY)
 
@@ -28,12 +28,19 @@ unit: $(READY)
 engines: $(READY)
 	$(BIN)/pytest tests/engines
 
+# Whole runs beside services and clusters, which mostly wait. Each half starts Ray clusters of its own.
 system: $(READY) browser
-	$(BIN)/pytest tests/system
+	$(MAKE) --jobs=2 --output-sync=line system-runs system-services
+
+system-runs: $(READY)
+	$(BIN)/pytest tests/system --ignore=tests/system/services --ignore=tests/system/clusters
+
+system-services: $(READY)
+	$(BIN)/pytest tests/system/services tests/system/clusters
 
 # The chat and labelling page in a real Chromium.
 page: $(READY) browser
-	$(BIN)/pytest tests/unit/serving/test_page_routes.py tests/system/page
+	$(BIN)/pytest tests/unit/serving/test_page_routes.py tests/system/services/page
 
 browser:
 	sh requirements/browser.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The browser that tests/system/page drives, from Debian's packages. Those tests are skipped where there is none, so
+# The browser that tests/system/services/page drives, from Debian's packages. Those tests are skipped where there is none, so
 # nothing here is an error: not root, no apt, no network.
 set -eu
 for name in chromium chromium-browser google-chrome google-chrome-stable; do

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.system.page.test_numbers import judged
-from tests.system.page.visitor import PHONE
+from tests.system.services.page.test_numbers import judged
+from tests.system.services.page.visitor import PHONE
 from tests.unit.feedback.people import ask
 
 VIEWS = ("chat", "compare", "rank", "progress", "overview")

@@ -1,4 +1,4 @@
-from tests.system.page.visitor import opinions
+from tests.system.services.page.visitor import opinions
 
 
 def storage(visitor, which):

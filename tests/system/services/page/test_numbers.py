@@ -1,4 +1,4 @@
-from tests.system.page.visitor import comparisons
+from tests.system.services.page.visitor import comparisons
 from tests.unit.feedback.people import ask, ranking, rating, thumb
 
 

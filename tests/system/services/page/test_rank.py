@@ -1,6 +1,6 @@
 import pytest
 
-from tests.system.page.visitor import PHONE, comparisons, leased_order, texts_of
+from tests.system.services.page.visitor import PHONE, comparisons, leased_order, texts_of
 from tests.unit.feedback.people import ask
 
 LETTERS = "ABCDEFGHI"

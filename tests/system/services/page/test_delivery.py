@@ -1,8 +1,8 @@
 import pytest
 
 from rayrlhf.feedback.caps import Caps
-from tests.system.page.conftest import served, visitors
-from tests.system.page.visitor import comparisons, opinions
+from tests.system.services.page.conftest import served, visitors
+from tests.system.services.page.visitor import comparisons, opinions
 from tests.unit.feedback.people import ask
 
 

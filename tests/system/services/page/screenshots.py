@@ -1,4 +1,4 @@
-"""The pictures of docs/page.md, taken from the page as it is: `python -m tests.system.page.screenshots`."""
+"""The pictures of docs/page.md, taken from the page as it is: `python -m tests.system.services.page.screenshots`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.system.page.conftest import find_browser
-from tests.system.page.site import Site, running
-from tests.system.page.visitor import LAUNCH, PHONE, Visitor
+from tests.system.services.page.conftest import find_browser
+from tests.system.services.page.site import Site, running
+from tests.system.services.page.visitor import LAUNCH, PHONE, Visitor
 from tests.unit.feedback.people import Clock, ask, ranking, service_at, thumb
 
-IMAGES = Path(__file__).parents[3] / "docs" / "images"
+IMAGES = Path(__file__).parents[4] / "docs" / "images"
 DESK = {"viewport": {"width": 1120, "height": 700}}
 DARK = {"color_scheme": "dark"}
 LEAVES = (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALONE = "unshare --mount --pid --fork --kill-child --mount-proc"
 SRUN = f"""#!/bin/bash
 while [ "$1" != bash ]; do shift; done

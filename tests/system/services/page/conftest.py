@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.page.site import Site, running
-from tests.system.page.visitor import LAUNCH, Visitor
+from tests.system.services.page.site import Site, running
+from tests.system.services.page.visitor import LAUNCH, Visitor
 from tests.unit.feedback.people import service_at
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

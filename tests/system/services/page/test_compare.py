@@ -1,6 +1,6 @@
 import pytest
 
-from tests.system.page.visitor import comparisons, leased_order, opinions, texts_of
+from tests.system.services.page.visitor import comparisons, leased_order, opinions, texts_of
 from tests.unit.feedback.people import ask
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.system.page.visitor import opinions
+from tests.system.services.page.visitor import opinions
 from tests.unit.feedback.test_routes import HOSTILE
 
 MORE_HOSTILE = [
