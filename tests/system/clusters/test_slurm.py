@@ -1,6 +1,6 @@
 """cluster/slurm.sh with Ray itself, on two hosts as network namespaces; only `srun` is ours.
 
-`ray symmetric-run` ends every Ray process that it can see, so each host has a process namespace too.
+`ray symmetric-run` ends every Ray process that it can see, so each host has processes of its own, and a /tmp/ray.
 """
 
 import json
@@ -9,19 +9,28 @@ import shutil
 import subprocess
 import sys
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[3]
 ALONE = "unshare --mount --pid --fork --kill-child --mount-proc"
-SRUN = f"""#!/bin/bash
+SRUN = """#!/bin/bash
 while [ "$1" != bash ]; do shift; done
-ip netns exec "$HOST_B" {ALONE} env SLURM_NODEID=1 "$@" >"$SEEN/b.log" 2>&1 &
+export -p >"$SEEN/new"
+printf '%q ' "$@" >>"$SEEN/new"
+mv "$SEEN/new" "$SEEN/task"
 SLURM_NODEID=0 "$@"
 code=$?
-wait
-exit $code
+until [ -s "$SEEN/code" ]; do sleep 0.2; done
+exit $((code > $(cat "$SEEN/code") ? code : $(cat "$SEEN/code")))
+"""
+"""Both tasks, the second by NODE on the other host; ends with the higher exit code, as Slurm's does."""
+NODE = """
+until [ -e "$SEEN/task" ]; do sleep 0.2; done
+(. "$SEEN/task") >"$SEEN/b.log" 2>&1
+echo $? >"$SEEN/code"
 """
 DRIVER = """#!{python}
 import json, os, sys, urllib.error, urllib.request
@@ -68,6 +77,20 @@ def hosts():
             subprocess.run(["ip", "netns", "del", name], check=False)
 
 
+@contextmanager
+def on_host(name, script, environment):
+    script = f"mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray || exit 1\n{script}"
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", name, *ALONE.split(), "bash", "-c", script],
+        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()  # and with it all processes of the host
+        process.wait()
+
+
 def ip(*arguments):
     subprocess.run(["ip", *arguments], check=True)
 
@@ -85,16 +108,14 @@ def test_two_nodes_become_a_closed_cluster_with_their_labels_and_the_runs_exit_c
     program(programs / "rayrlhf", DRIVER.format(python=sys.executable))
     environment = {
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.defpath}:/usr/sbin:/sbin", "HOME": str(home),
-        "SEEN": str(seen), "PYTHONPATH": str(ROOT), "HOST_B": hosts[1], "HEAD_IP": "10.77.0.1", "SLURM_JOB_ID": "77",
+        "SEEN": str(seen), "PYTHONPATH": str(ROOT), "HEAD_IP": "10.77.0.1", "SLURM_JOB_ID": "77",
         "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_ON_NODE": "3", "NODE_GROUPS": "learner rollout",
     }  # fmt: skip
-    # A /tmp/ray of its own: other clusters of this machine are noted there.
-    script = f"mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray && exec bash {ROOT}/cluster/slurm.sh rl my.toml a=1"
-    ended = subprocess.run(
-        ["ip", "netns", "exec", hosts[0], *ALONE.split(), "bash", "-c", script],
-        env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    said = ended.stdout + ended.stderr + (seen / "b.log").read_text()
+    with on_host(hosts[1], NODE, environment | {"SLURM_NODEID": "1"}) as node:
+        with on_host(hosts[0], f"bash {ROOT}/cluster/slurm.sh rl my.toml a=1", environment) as job:
+            said, _ = job.communicate(timeout=200)
+        node.wait(timeout=10)
+    said += (seen / "b.log").read_text()
     assert (seen / "driver.json").exists(), said
     assert json.loads((seen / "driver.json").read_text()) == {
         "arguments": ["rl", "my.toml", "a=1"],
@@ -102,5 +123,6 @@ def test_two_nodes_become_a_closed_cluster_with_their_labels_and_the_runs_exit_c
         "cpus": [3.0, 3.0],
         "without_token": 401,
     }
-    assert ended.returncode == 3, said
+    assert (seen / "code").read_text() == "0\n", said
+    assert job.returncode == 3, said
     assert not list(home.glob(".rayrlhf-*")), "the token goes with the job"
