@@ -10,8 +10,8 @@ from rayrlhf.errors import ConfigError
 SIGNS = "[algorithm] makes it rl, data.demonstrations sft, data.comparisons reward, [collect], [canary] or [rl] cycle"
 
 
-def job_kind(values: Mapping[str, Any], option: str) -> str:
-    """rl, sft, reward or cycle; `option` is what the command says it with where it cannot be told.
+def job_kind(values: Mapping[str, Any], option: str = "") -> str:
+    """rl, sft, reward or cycle; `option` is what the command can be told it with, if it can.
 
     Raises:
         ConfigError: it is none's, or more than one's.
@@ -23,6 +23,7 @@ def job_kind(values: Mapping[str, Any], option: str) -> str:
     signs = {"rl": "algorithm" in values, "sft": "demonstrations" in data, "reward": "comparisons" in data}
     found = [kind for kind, is_there in signs.items() if is_there]
     if len(found) != 1:
+        remedy = f". Give {option}" if option else ""
         fits = " and ".join(found) or "none of them"
-        raise ConfigError(f"which job this is cannot be told: {SIGNS}, and {fits} fits. Give {option}")
+        raise ConfigError(f"which job this is cannot be told: {SIGNS}, and {fits} fits{remedy}")
     return found[0]

@@ -22,6 +22,7 @@ from torch import nn
 
 from rayrlhf.algorithms.objectives import LossTerms
 from rayrlhf.config.sections import TrainingConfig
+from rayrlhf.engines.process_group import build_no_kernels
 
 B = TypeVar("B")
 NO_CLIPPING = 1e30
@@ -44,6 +45,7 @@ class TrainingEngine:
         optimizer = _optimizer(config, parameters)
         if _plain(config, dtype):
             optimizer.register_step_pre_hook(_measure_and_clip(parameters, config.max_gradient_norm or NO_CLIPPING))
+        build_no_kernels()
         self.engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=deepspeed_config(config, dtype)
         )

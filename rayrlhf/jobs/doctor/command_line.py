@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from rayrlhf.errors import ConfigError
@@ -37,9 +39,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     patient = _patient(arguments)
     started, found = time.monotonic(), list[Finding]()
-    with Console(stderr=True).status("") as status:
+    lines = Lines(Console(highlight=False, soft_wrap=True, file=sys.stdout))
+    # Ray prints what it has to say, as of a node that died, among the lines; to a program it would be no JSON.
+    with Console(stderr=True).status("") as status, redirect_stdout(sys.stderr if arguments.json else sys.stdout):
         examination = Examination(patient, status.update)
-        lines = Lines(Console(highlight=False, soft_wrap=True))
         for batch in examination.findings():
             found += batch
             if not arguments.json:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from rayrlhf.config.jobs import Job, RewardJob, RLJob, SFTJob
 from rayrlhf.config.keys import JOB_MODELS
-from rayrlhf.config.load import load_job
+from rayrlhf.config.kinds import job_kind
+from rayrlhf.config.load import load_job, read_values
+from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.doctor.isolated import last_words
 
 TIMEOUT_S = 300.0
@@ -22,22 +22,16 @@ def load_any_job(config: str, overrides: Sequence[str]) -> Job:
     """The job of a TOML, by the sections that only its kind has.
 
     Raises:
-        ConfigError: as `load_job`.
+        ConfigError: as `load_job`, and where the kind cannot be told or is none that has one run.
 
     """
-    kind: Any = JOB_MODELS[_command_of(config)]
-    return cast(Job, load_job(kind, config, overrides))
-
-
-def _command_of(config: str) -> str:
-    try:
-        found = tomllib.loads(Path(config).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "rl"  # loading says what is wrong
-    data = found.get("data", {})
-    if "algorithm" in found or "rollout" in found or "prompts" in data:
-        return "rl"
-    return "reward" if "comparisons" in data else "sft"
+    kind = job_kind(read_values(config, overrides))
+    if kind not in JOB_MODELS:
+        raise ConfigError(
+            f"{config}: a {kind} has runs of several kinds; a config of {', '.join(JOB_MODELS)} is expected"
+        )
+    model: Any = JOB_MODELS[kind]
+    return cast(Job, load_job(model, config, overrides))
 
 
 def check_inputs(job: Job, config: Sequence[str]) -> str:

@@ -7,9 +7,7 @@ import resource
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,8 +27,6 @@ FILES_NEEDED = 4096
 SHM_NEEDED_GIB, SHM_WANTED_GIB = 1.0, 2.0
 MEMORY_NEEDED_GIB, MEMORY_WANTED_GIB = 2.0, 6.0
 DISK_NEEDED_GIB, DISK_WANTED_GIB = 2.0, 10.0
-STALE_S = 600.0
-"""A kernel of DeepSpeed's is built in half a minute, in some on a busy machine."""
 CORES, MEMORY, SHARED, FILES, DISK, COMPILER, VARIABLES = (
     Check("machine", name)
     for name in ("cores", "memory", "/dev/shm", "open files", "temporary disk", "C++ compiler", "unsafe variables")
@@ -65,9 +61,7 @@ class MachineFacts:
     disk_path: str
     disk: Space
     compiler: str | None
-    ninja: str | None
     insecure: Mapping[str, str] = field(default_factory=dict)
-    stale_locks: tuple[str, ...] = ()
 
 
 def gather_machine() -> MachineFacts:
@@ -82,21 +76,8 @@ def gather_machine() -> MachineFacts:
         disk_path=folder,
         disk=space_of(Path(folder)),
         compiler=shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"),
-        ninja=shutil.which("ninja") or _ninja_package(),
         insecure=chosen(*INSECURE),
-        stale_locks=stale_locks(),
     )
-
-
-def stale_locks() -> tuple[str, ...]:
-    """Locks of kernel builds that were killed: torch waits for them for ever, and with it every rank on the node."""
-    root = Path(chosen("TORCH_EXTENSIONS_DIR").get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache/torch_extensions")
-    found = []
-    for lock in (*root.glob("*/lock"), *root.glob("*/*/lock")):
-        with suppress(FileNotFoundError):
-            if time.time() - lock.stat().st_mtime > STALE_S:
-                found.append(str(lock))
-    return tuple(sorted(found))
 
 
 def _memory() -> Space:
@@ -131,14 +112,6 @@ def space_of(folder: Path) -> Space:
     """Of the file system that a folder is on."""
     found = os.statvfs(folder)
     return Space(found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail)
-
-
-def _ninja_package() -> str | None:
-    try:
-        import ninja
-    except ImportError:
-        return None
-    return str(Path(ninja.BIN_DIR) / "ninja")
 
 
 def judge_machine(facts: MachineFacts) -> list[Finding]:
@@ -191,14 +164,7 @@ def _judge_files(soft: int, hard: int) -> Finding:
 
 def _judge_compiler(facts: MachineFacts) -> Finding:
     if facts.compiler is None:
-        return COMPILER.red(
-            "no g++, c++ or clang++: DeepSpeed and torch build their CPU kernels with it", "apt-get install g++"
-        )
-    if facts.ninja is None:
-        return COMPILER.red(f"{facts.compiler}, but no ninja, which DeepSpeed's build needs", "pip install ninja")
-    if facts.stale_locks:
-        told = f"{facts.stale_locks[0]} is left from a build that was killed: ranks would wait for it for ever"
-        return COMPILER.red(told, f"rm {' '.join(facts.stale_locks)}")
+        return COMPILER.red("no g++, c++ or clang++: torch builds its CPU kernels with it", "apt-get install g++")
     return COMPILER.green(facts.compiler)
 
 
