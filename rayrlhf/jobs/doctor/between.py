@@ -26,11 +26,15 @@ def examine(nodes: Nodes, facts: Mapping[str, NodeFacts], say: Callable[[str], N
     say("nodes connect to each other")
     reach = _reach(nodes)
     yield reach
-    misled = [one for one in facts.values() for finding in judge_network(one.network, alone=False) if finding.is_red]
-    if not misled and not any(finding.is_red for finding in reach):
+    if all(may_meet(one) for one in facts.values()) and not any(finding.is_red for finding in reach):
         say("ranks on the nodes meet")
         for members in rings(nodes.nodes, {node.id: facts.get(nodes.names[node.id]) for node in nodes.nodes}):
             yield _ring(nodes, members)
+
+
+def may_meet(facts: NodeFacts) -> bool:
+    """Whether ranks on the node have an interface; without one they only fail later, and with less to say."""
+    return not any(finding.is_red for finding in judge_network(facts.network, alone=False))
 
 
 def _reach(nodes: Nodes) -> list[Finding]:

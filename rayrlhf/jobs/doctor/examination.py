@@ -75,8 +75,9 @@ class Examination:
         facts = gather_node()
         self.facts = {party.names[HERE]: facts}
         yield judge_node(facts, alone=True)
-        self._say("two ranks meet")
-        yield between.ring_here(facts.imports.devices)
+        if between.may_meet(facts):
+            self._say("two ranks meet")
+            yield between.ring_here(facts.imports.devices)
         room = [Room(HERE, facts.machine.cores, len(facts.gpus.gpus))]
         yield from self._common(party, room)
 
@@ -137,9 +138,11 @@ class Examination:
     def _within(self, folder: str, party: Party, room: Sequence[Room]) -> Iterator[list[Finding]]:
         if self._patient.job is not None:
             self._say("looking for what the job needs")
-            yield job.examine(party, room, self._patient.job)
-            self._say("checking the inputs as the run does")
-            yield [job.judge_inputs(check_inputs(self._patient.job, self._patient.config))]
+            found = job.examine(party, room, self._patient.job)
+            yield found
+            if not any(finding.is_red for finding in found):
+                self._say("checking the inputs as the run does")
+                yield [job.judge_inputs(check_inputs(self._patient.job, self._patient.config))]
         if not self._patient.quick:
             self._say("one RL step on a tiny model")
             yield [self._step(folder, room)]

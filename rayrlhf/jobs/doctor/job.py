@@ -202,7 +202,7 @@ def judge_sights(needs: Mapping[str, Sequence[Need]], sights: Mapping[str, Seque
 def _judge_sight(need: Need, sight: Sight) -> Finding:
     check = Check("job", need.key)
     if not sight.trouble:
-        return check.green(f"{need.value} is readable")
+        return check.green(f"{need.value} {'can be imported' if need.kind == 'function' else 'is readable'}")
     if need.kind == "function":
         return check.red(
             sight.trouble, "install its package on this node, or start the job in the folder of its module"

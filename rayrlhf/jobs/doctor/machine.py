@@ -20,7 +20,7 @@ GIB = 2**30
 SHM = Path("/dev/shm")
 INSECURE = {
     "VLLM_ALLOW_INSECURE_SERIALIZATION": "vLLM unpickles what it is sent",
-    "VLLM_SERVER_DEV_MODE": "vLLM serves endpoints that change its weights",
+    "VLLM_SERVER_DEV_MODE": "vLLM opens routes that run any of its methods",
 }
 FILES_NEEDED = 4096
 """Ray, vLLM and gloo hold sockets and files in the thousands; Ray's own advice for its processes is 65536."""

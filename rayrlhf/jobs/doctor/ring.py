@@ -45,7 +45,10 @@ def judge_ring(facts: Mapping[str, RingFacts]) -> list[Finding]:
     """All met, and none is slow. Who failed is named; the others failed with it."""
     troubled = {node: ring.trouble for node, ring in facts.items() if ring.trouble}
     if troubled:
-        told = "; ".join(f"{node}: {why}" for node, why in troubled.items())
+        reasons: dict[str, list[str]] = {}
+        for node, why in troubled.items():
+            reasons.setdefault(why, []).append(node)
+        told = "; ".join(f"{', '.join(nodes)}: {why}" for why, nodes in reasons.items())
         remedy = "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME choose the interface; NCCL_DEBUG=INFO says more"
         return [RING.red(f"the ranks did not meet: {told}", remedy)]
     found = []

@@ -76,6 +76,8 @@ def test_ranks_that_do_not_meet_are_red_and_slow_ones_yellow():
         "gloo among 2 ranks: 40 MiB/s or more a rank, the slowest is b",
     )
     assert "b: timed out" in reds(judge_ring({"a": fast, "b": RingFacts({}, "timed out")}))[0]
+    lost = RingFacts({}, "timed out")
+    assert "a, b: timed out" in reds(judge_ring({"a": lost, "b": lost}))[0]
 
 
 @pytest.mark.parametrize(
