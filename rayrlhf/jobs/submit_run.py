@@ -103,13 +103,16 @@ def stop(dashboard: Dashboard, details: JobDetails) -> int:
 def table(jobs: Sequence[JobDetails]) -> list[str]:
     """One line a job: id, status, when it began, how long it took, what it runs."""
     lines = []
+    width = max((len(job.submission_id or "") for job in jobs), default=0)
     for job in jobs:
         began = (job.start_time or 0) / 1000
         took_s = (job.end_time / 1000 if job.end_time else time.time()) - began
         minutes, seconds = divmod(int(took_s), 60)
         what = (job.metadata or {}).get("job", "")
         since = f"{datetime.fromtimestamp(began):%Y-%m-%d %H:%M}"
-        lines.append(f"{job.submission_id}  {job.status.value:9}  {since}  {minutes:4d}:{seconds:02d}  {what}".rstrip())
+        lines.append(
+            f"{job.submission_id:{width}}  {job.status.value:9}  {since}  {minutes:4d}:{seconds:02d}  {what}".rstrip()
+        )
     return lines
 
 
