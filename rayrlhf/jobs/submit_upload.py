@@ -5,6 +5,7 @@ Ray's own walk decides, so what is counted here is what Ray packs. Knows nothing
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -48,6 +49,7 @@ class Upload:
             if path.is_file():
                 sizes[PurePosixPath(path.relative_to(root).as_posix())] = path.stat().st_size
 
+        logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)  # a line for each .gitignore
         excluded = _get_excludes(root, [*get_runtime_env_default_excludes(), *EXCLUDES])
         _dir_travel(root, [excluded], count, include_gitignore=True)
         return cls(root, sizes)
