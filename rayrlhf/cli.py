@@ -28,7 +28,7 @@ JOBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 wrong input, 1 the run failed."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     if getattr(arguments, "allow_insecure", False):
         allow_insecure()
     try:
@@ -44,6 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"rayrlhf {arguments.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Keys to change may stand before and after options; argparse knows them in one place only."""
+    parser = _parser()
+    arguments, more = parser.parse_known_args(argv)
+    keys = getattr(arguments, "overrides", getattr(arguments, "settings", None))
+    if more and (keys is None or any(text.startswith("-") or "=" not in text for text in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if keys is not None:
+        keys += more
+    return arguments
 
 
 class _CommandParser(argparse.ArgumentParser):

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from rayrlhf import stages
 from rayrlhf.cli import main
 from rayrlhf.errors import StorageError
@@ -45,3 +47,20 @@ def test_a_store_that_stays_away_ends_a_run_with_one_line_and_exit_code_1(monkey
 def test_the_quickstart_wants_a_path(capsys):
     assert main(["quickstart", "--directory", "s3://bucket/quickstart"]) == 2
     assert "a path is expected, not a URL" in capsys.readouterr().err
+
+
+def test_keys_may_stand_after_options(monkeypatch):
+    seen = []
+    monkeypatch.setattr(stages, "start_job", lambda job, **options: seen.append((job, options)))
+    assert main(["rl", "examples/grpo.toml", "seed=5", "--dry-run", "name=other", "--resume", "never"]) == 0
+    ((job, options),) = seen
+    assert (job.seed, job.name) == (5, "other")
+    assert options == {"resume": "never", "dry_run": True}
+
+
+@pytest.mark.parametrize("words", [["--dry-run", "word"], ["--dry-run", "--dryrun=yes"]])
+def test_what_is_neither_an_option_nor_a_key_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["rl", "examples/grpo.toml", *words])
+    assert ended.value.code == 2
+    assert f"unrecognized arguments: {words[-1]}" in capsys.readouterr().err
