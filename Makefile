@@ -30,7 +30,7 @@ engines: $(READY)
 
 # Whole runs beside services and clusters, which mostly wait. Each half starts Ray clusters of its own.
 system: $(READY) browser
-	$(MAKE) --jobs=2 --output-sync=line system-runs system-services
+	$(MAKE) --jobs=2 system-runs system-services
 
 system-runs: $(READY)
 	$(BIN)/pytest tests/system --ignore=tests/system/services --ignore=tests/system/clusters
