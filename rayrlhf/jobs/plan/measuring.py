@@ -48,7 +48,7 @@ def measure(dtype: str, cores: int, say: Callable[[str], None]) -> Measurements:
     rollout = [point for shape in rollout_probe.SHAPES for point in _engine(dtype, cores, shape, say)]
     one_thread = _engine(dtype, 1, rollout_probe.SHAPES[2], say) if cores > 1 else []
     say("a whole small job with every role")
-    loop = _run(loop_probe.__name__, [{"dtype": dtype}])
+    loop = run_probe(loop_probe.__name__, [{"dtype": dtype}])
     return Measurements(training, pairs, rollout, one_thread, loop)
 
 
@@ -74,12 +74,17 @@ def _engine(dtype: str, threads: int, shape: tuple[int, int, int], say: Callable
 
 
 def _points(module: str, requests: Sequence[dict[str, Any]]) -> Points:
-    points: Points = _run(module, requests)["points"]
+    points: Points = run_probe(module, requests)["points"]
     return points
 
 
-def _run(module: str, requests: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The answer of the first of these processes; all have to end well."""
+def run_probe(module: str, requests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the first of these processes prints, one for each request, all at once.
+
+    Raises:
+        RunError: one did not end, or not well; with the last lines it wrote.
+
+    """
     command = [sys.executable, "-m", module]
     running = [
         subprocess.Popen([*command, json.dumps(r)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,8 +1,5 @@
 """The memory that a plan predicts is what the processes of a real run hold."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import psutil
@@ -10,10 +7,12 @@ import pytest
 
 from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.load import validate_job
+from rayrlhf.jobs.plan import loop_probe
 from rayrlhf.jobs.plan.calibration import base_memory
 from rayrlhf.jobs.plan.geometry import read_lengths
 from rayrlhf.jobs.plan.hardware import cpu_estimate
 from rayrlhf.jobs.plan.loop_probe import role_memory
+from rayrlhf.jobs.plan.measuring import run_probe
 from rayrlhf.jobs.plan.memory import MIB
 from rayrlhf.jobs.plan.models import read_models
 from rayrlhf.jobs.plan.plan import make_plan
@@ -28,9 +27,7 @@ CASE = plan_jobs.Case("wide-ppo", plan_jobs.Shape(4, 512, 8192), 8, 4, {
 @pytest.fixture(scope="module")
 def machine():
     """This machine, with the memory that processes have before any model is large, as a calibration finds it."""
-    command = [sys.executable, "-m", "rayrlhf.jobs.plan.loop_probe", json.dumps({"dtype": "float32"})]
-    done = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = run_probe(loop_probe.__name__, [{"dtype": "float32"}])
     here = cpu_estimate(1, node_cores(), psutil.virtual_memory().total, "float32")
     return replace(here, base_mib=base_memory(found["memory_mib"], "float32", here))
 
