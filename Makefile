@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test unit lint types engines system system-runs system-services page browser chaos locks clean
+.PHONY: setup quickstart test unit lint types engines system page browser chaos locks clean
 
 setup: $(READY)
 
@@ -28,15 +28,8 @@ unit: $(READY)
 engines: $(READY)
 	$(BIN)/pytest tests/engines
 
-# Whole runs beside services and clusters, which mostly wait. Each half starts Ray clusters of its own.
 system: $(READY) browser
-	$(MAKE) --jobs=2 system-runs system-services
-
-system-runs: $(READY)
-	$(BIN)/pytest tests/system --ignore=tests/system/services --ignore=tests/system/clusters
-
-system-services: $(READY)
-	$(BIN)/pytest tests/system/services tests/system/clusters
+	$(BIN)/pytest tests/system
 
 # The chat and labelling page in a real Chromium.
 page: $(READY) browser
