@@ -14,10 +14,11 @@ from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from rayrlhf.engines.generation_spec import GenerationSpec, Sampling
+from rayrlhf.engines.generation_spec import GenerationSpec, Sampling, whole_prompts
 from rayrlhf.engines.model_files import require_weights
 from rayrlhf.types import Completion, FinishReason, Prompt, VersionSpan
 from rayrlhf.weight_sync.plugin import BACKEND, register
@@ -50,6 +51,7 @@ class GenerationEngine:
                 disable_log_stats=True,
                 weight_transfer_config=WeightTransferConfig(backend=BACKEND),
                 worker_extension_cls=spec.worker_extension,
+                **whole_prompts(current_platform.is_cuda()),
             )
         )
 

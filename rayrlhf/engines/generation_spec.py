@@ -20,6 +20,15 @@ class GenerationSpec:
     worker_extension: str = "rayrlhf.weight_sync.receiver.WorkerExtension"
 
 
+def whole_prompts(on_gpu: bool) -> dict[str, bool]:
+    """vLLM's setting for prompts that are not split over scheduling steps, on a CPU.
+
+    Where a prompt is split, vLLM winds its request's generator back, which torch's CPU generators cannot: an engine
+    with seeded requests would die of 2,048 waiting tokens.
+    """
+    return {} if on_gpu else {"enable_chunked_prefill": False}
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How an answer is drawn."""

@@ -8,6 +8,7 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
+from rayrlhf.engines.generation_spec import whole_prompts
 from rayrlhf.runtime.environment import serving_variables
 from rayrlhf.serving.policy_server import DRAIN_S, PolicyServer
 from rayrlhf.serving.releases import ReleaseBook
@@ -41,6 +42,7 @@ def _engine(settings: ServiceSettings) -> dict[str, Any]:
         "trust_remote_code": False,
         "load_format": "safetensors",
         "worker_extension_cls": "rayrlhf.weight_sync.reload.ReloadExtension",
+        **whole_prompts(settings.gpus > 0),
     }
     if settings.max_model_length is not None:
         chosen["max_model_len"] = settings.max_model_length
