@@ -12,12 +12,13 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from rayrlhf.access.private_files import alone, read_private, replace_private
 from rayrlhf.access.strict import Name, Record, explain
+from rayrlhf.config.base import Sha256
 from rayrlhf.errors import FeedbackStoreError, RequestRefusedError
 
 Role = Literal["user", "labeller", "admin"]
@@ -28,7 +29,7 @@ ROLES: tuple[Role, ...] = ("user", "labeller", "admin")
 class Token(Record):
     """What is stored of a token."""
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     user: Name
     role: Role
     expires_at: AwareDatetime

@@ -50,6 +50,14 @@ def read_values(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
     return values
 
 
+def flat_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, as overrides name them."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flat_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
 def settings_of(kind: type[J], overrides: Iterable[str]) -> J:
     """Settings of a command, all of them `key=value`."""
     values: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from rayrlhf import __version__
 from rayrlhf.config.keys import JOB_MODELS
 from rayrlhf.config.kinds import job_kind
-from rayrlhf.config.load import read_values, validate_job
+from rayrlhf.config.load import flat_keys, read_values, validate_job
 from rayrlhf.errors import ConfigError
 from rayrlhf.jobs.submit_upload import Upload
 
@@ -99,7 +99,7 @@ def prepare_submission(arguments: SubmitArguments) -> Submission:
         job = validate_job(JOB_MODELS[command], values, source=arguments.config)
     _require_uploaded(upload, file, "the config")
     _require_lasting(values, arguments.resume)
-    remarks = _check_paths(_flat(values), _flat(job.model_dump(mode="json")), upload)
+    remarks = _check_paths(flat_keys(values), flat_keys(job.model_dump(mode="json")), upload)
     inside = file.relative_to(root).as_posix()
     words = ["python", "-m", "rayrlhf.cli", command, inside, *arguments.overrides, "--resume", arguments.resume]
     return Submission(
@@ -174,10 +174,3 @@ def _require_uploaded(upload: Upload, path: Path, what: str) -> None:
             "(runs/, virtual environments, caches) leaves it out. Put it elsewhere, or on storage that all nodes "
             "share, and name it by an absolute path"
         )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat

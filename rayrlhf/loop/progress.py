@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rayrlhf.config.base import Section
+from rayrlhf.config.load import flat_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class ConfigChanges:
 def config_changes(saved: Mapping[str, Any], job: Section) -> ConfigChanges:
     """Compare a job with the config that a run was started with (`model_dump(mode="json")`)."""
     values = job.model_dump(mode="json")
-    before, now = _flat(saved), _flat(values)
+    before, now = _set_keys(saved), _set_keys(values)
     scheduled = any(values.get(part, {}).get("schedule", "constant") != "constant" for part in ("learner", "critic"))
     harmless: list[str] = []
     harmful: list[str] = []
@@ -71,14 +72,8 @@ def _shapes_results(key: str) -> bool:
     return key in SHAPING_RUN_KEYS or not around
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[prefix + key] = _comparable(value)
-    return flat
+def _set_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _comparable(value) for key, value in flat_keys(values).items() if value is not None}
 
 
 def _comparable(value: Any) -> Any:

@@ -9,7 +9,7 @@ import ray
 from rayrlhf.role_types import Vitals
 from rayrlhf.runtime import processes
 from rayrlhf.runtime.environment import quiet_process, set_variables
-from rayrlhf.runtime.network import meet_on_the_node_s_interface
+from rayrlhf.runtime.network import use_node_interface
 
 
 class Role:
@@ -20,7 +20,7 @@ class Role:
     def __init__(self, threads: int) -> None:
         processes.adopt()
         set_variables(quiet_process(threads))
-        meet_on_the_node_s_interface()
+        use_node_interface()
         import torch
 
         torch.set_num_threads(threads)

@@ -21,7 +21,7 @@ from rayrlhf.errors import CheckpointError
 from rayrlhf.role_types import GenerationRequest, GroupInfo, HeldWeights, SyncAddress, SyncInfo, Vitals
 from rayrlhf.runtime import processes
 from rayrlhf.runtime.environment import quiet_process, set_variables, thread_count, vllm_variables
-from rayrlhf.runtime.network import meet_on_the_node_s_interface
+from rayrlhf.runtime.network import use_node_interface
 from rayrlhf.types import Trajectory
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class RolloutRole:
 
     def __init__(self, setup: RolloutSetup, rank: int) -> None:
         processes.adopt()
-        meet_on_the_node_s_interface()
+        use_node_interface()
         spec = setup.spec
         threads = thread_count(setup.threads, setup.engines_per_node)
         set_variables(quiet_process(threads))

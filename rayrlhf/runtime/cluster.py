@@ -41,7 +41,10 @@ def connect(address: str | None = None, *, metrics_port: int | None = None) -> N
             f"metrics_port = {metrics_port}: the nodes of {where} have ports of their own; remove the key"
         )
     set_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "RAY_TRAIN_V2_ENABLED": "1"})
-    secure_start() if where == "local" else secure_join(where)
+    if where == "local":
+        secure_start()
+    else:
+        secure_join(where)
     quiet: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
     try:
         ray.init(address=where, _metrics_export_port=metrics_port, **quiet)
@@ -64,11 +67,6 @@ def metrics_urls() -> list[str]:
     """Where Prometheus finds the metrics of each node that is alive."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
-
-
-def count_nodes(bundle: RoleBundle) -> int:
-    """Nodes that could hold an actor of the bundle if they were empty: not a head without work, for example."""
-    return sum(NodeRoom.of(node).takes(bundle) for node in ray.nodes() if node["Alive"])
 
 
 def log_folder() -> Path:
@@ -170,6 +168,10 @@ class Placement:
             "num_gpus": bundle.gpus,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
         }
+
+    def count_nodes(self, role: str) -> int:
+        """Nodes that could hold an actor of the role if they were empty: not a head without work, for example."""
+        return sum(NodeRoom.of(node).takes(self._bundles[role]) for node in ray.nodes() if node["Alive"])
 
     def is_granted(self, role: str, rank: int) -> bool:
         """Whether the cluster has room for the rank; a node that was lost took its reservations with it."""

@@ -143,8 +143,11 @@ def rank_variables(rank: int, world_size: int, address: str, port: int, local_ra
     }
 
 
-UNSAFE_VLLM = ("VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_SERVER_DEV_MODE")
-"""The first has vLLM unpickle what it is sent; the second opens routes that run any of its methods."""
+UNSAFE_VLLM = {
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "vLLM unpickles what it is sent",
+    "VLLM_SERVER_DEV_MODE": "vLLM opens routes that run any of its methods",
+}
+"""Variables, and what comes of setting one."""
 
 
 def require_safe_vllm() -> None:
@@ -154,9 +157,9 @@ def require_safe_vllm() -> None:
         ConfigError: names the variable.
 
     """
-    for name in UNSAFE_VLLM:
+    for name, danger in UNSAFE_VLLM.items():
         if os.environ.get(name, "0").strip() not in ("", "0"):
-            raise ConfigError(f"{name} is set in the environment; with it vLLM runs what others send it: unset {name}")
+            raise ConfigError(f"{name} is set in the environment; with it {danger}: unset {name}")
 
 
 def vllm_variables(

@@ -12,7 +12,7 @@ import ray
 from rayrlhf.runtime.environment import set_if_unset
 
 
-def meet_on_the_node_s_interface() -> None:
+def use_node_interface() -> None:
     """For gloo, NCCL's bootstrap and vLLM in this process and its children; variables that are set already stay."""
     address = ray.util.get_node_ip_address()
     set_if_unset({"VLLM_HOST_IP": address})

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rayrlhf.runtime.network import meet_on_the_node_s_interface
+from rayrlhf.runtime.network import use_node_interface
 
 T = TypeVar("T")
 ROUNDS = 5
@@ -81,7 +81,7 @@ def dashboard_url() -> str | None:
 
 class _Probe:
     def __init__(self) -> None:
-        meet_on_the_node_s_interface()
+        use_node_interface()
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return function(*arguments)

@@ -8,16 +8,20 @@ seconds to refuse a wrong token.
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 
 import grpc
 from ray._common.tls_utils import load_certs_from_env
+from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+from ray.exceptions import AuthenticationError
 
+from rayrlhf.access.private_files import alone, replace_private
 from rayrlhf.errors import PlacementError
-from rayrlhf.runtime.environment import insecure_allowed, ray_auth_mode, ray_uses_tls, set_variables
+from rayrlhf.runtime.environment import chosen, insecure_allowed, ray_auth_mode, ray_uses_tls, set_variables
 
 TOKEN_PLACES = "RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
 PROBE_TIMEOUT_S = 10.0
@@ -34,14 +38,16 @@ class Access(Enum):
 
 
 def secure_start() -> None:
-    """Before a cluster is started here: it asks for a token, of which Ray makes one where there is none.
+    """Before a cluster is started here: it asks for a token, which is made where there is none.
 
     Raises:
-        PlacementError: RAY_AUTH_MODE switches that off, and `--allow-insecure` is not given.
+        PlacementError: RAY_AUTH_MODE switches that off and `--allow-insecure` is not given, or there can be no token.
 
     """
     mode = ray_auth_mode()
     if mode in (None, "token"):
+        if not _has_token():
+            _make_token()
         _use("token")
     elif not insecure_allowed():
         raise PlacementError(
@@ -88,12 +94,35 @@ def probe(address: str, timeout_s: float = PROBE_TIMEOUT_S) -> Access:
         return Access.OPEN
     if code is not grpc.StatusCode.UNAUTHENTICATED:
         return Access.UNREACHABLE
+    if not _has_token():
+        return Access.TOKEN_MISSING
+    header = AuthenticationTokenLoader.instance().get_token_for_http_header(ignore_auth_mode=True)
+    code = _ask(where, header, timeout_s)
+    return Access.TOKEN_ACCEPTED if code is grpc.StatusCode.OK else Access.TOKEN_REFUSED
+
+
+def _has_token() -> bool:
     loader = AuthenticationTokenLoader.instance()
     loader.reset_cache()
-    if not loader.has_token(ignore_auth_mode=True):
-        return Access.TOKEN_MISSING
-    code = _ask(where, loader.get_token_for_http_header(ignore_auth_mode=True), timeout_s)
-    return Access.TOKEN_ACCEPTED if code is grpc.StatusCode.OK else Access.TOKEN_REFUSED
+    try:
+        return bool(loader.has_token(ignore_auth_mode=True))
+    except AuthenticationError:  # RAY_AUTH_TOKEN_PATH names no file, or an empty one
+        return False
+
+
+def _make_token() -> None:
+    """In Ray's own place. Ray would leave it readable by everybody on the machine."""
+    if elsewhere := chosen("RAY_AUTH_TOKEN_PATH"):
+        raise PlacementError(f"RAY_AUTH_TOKEN_PATH = {elsewhere['RAY_AUTH_TOKEN_PATH']}: no token is there; unset it")
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        with alone(path):
+            if not path.exists():
+                replace_private(path, generate_new_authentication_token().encode())
+    except OSError as error:
+        raise PlacementError(
+            f"there is no token for Ray, and none can be written to {path} ({error.strerror}): set RAY_AUTH_TOKEN"
+        ) from None
 
 
 def _host_and_port(address: str) -> str | None:

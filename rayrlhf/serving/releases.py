@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 from rayrlhf.access.private_files import alone
 from rayrlhf.access.strict import Record, explain
+from rayrlhf.config.base import Sha256
 from rayrlhf.data.durable import DIGESTS, describe_file, digest_file, replaced_folder, write_durably
 from rayrlhf.data.model_files import unlisted_file
 from rayrlhf.errors import ReleaseError
@@ -41,7 +42,7 @@ class ModelFile(Record):
     """One file of a model."""
 
     bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class Release(Record):

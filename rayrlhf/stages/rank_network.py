@@ -8,12 +8,12 @@ from typing import Any
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
-from rayrlhf.runtime.network import meet_on_the_node_s_interface
+from rayrlhf.runtime.network import use_node_interface
 
 
 class _NodeBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(meet_on_the_node_s_interface)
+        worker_group.execute(use_node_interface)
         super().on_start(worker_group, backend_config)
 
 

@@ -47,7 +47,7 @@ from rayrlhf.roles.reference import ReferenceRole
 from rayrlhf.roles.reward import RewardRole
 from rayrlhf.roles.rollout import RolloutRole, RolloutSetup
 from rayrlhf.runtime.bundles import RoleBundle
-from rayrlhf.runtime.cluster import Placement, check_feasible, connect, count_nodes
+from rayrlhf.runtime.cluster import Placement, check_feasible, connect
 from rayrlhf.runtime.environment import require_safe_vllm
 from rayrlhf.runtime.failures import FailurePolicy
 from rayrlhf.runtime.faults import Fault, FaultInjector
@@ -165,8 +165,7 @@ def _run(job: RLJob, inputs: RLInputs, bundles: list[RoleBundle]) -> None:
 def start_roles(job: RLJob, inputs: RLInputs, placement: Placement) -> Roles:
     """Create every actor, then wait for all of them together."""
     journal, aside = str(inputs.directory.trajectories), str(inputs.directory.set_aside)
-    rollout_bundle = next(bundle for bundle in role_bundles(job) if bundle.role == "rollout")
-    setup = RolloutSetup.of(job, inputs.stop_token_ids, journal, count_nodes(rollout_bundle))
+    setup = RolloutSetup.of(job, inputs.stop_token_ids, journal, placement.count_nodes("rollout"))
     reference = critic = None
     learner = create_group(placement, "learner", LearnerRole, job.learner.ranks, job, journal, aside)
     if job.has_critic:

@@ -14,14 +14,10 @@ from pathlib import Path
 import psutil
 
 from rayrlhf.jobs.doctor.findings import Check, Finding
-from rayrlhf.runtime.environment import chosen, node_cores
+from rayrlhf.runtime.environment import UNSAFE_VLLM, chosen, node_cores
 
 GIB = 2**30
 SHM = Path("/dev/shm")
-INSECURE = {
-    "VLLM_ALLOW_INSECURE_SERIALIZATION": "vLLM unpickles what it is sent",
-    "VLLM_SERVER_DEV_MODE": "vLLM opens routes that run any of its methods",
-}
 FILES_NEEDED = 4096
 """Ray, vLLM and gloo hold sockets and files in the thousands; Ray's own advice for its processes is 65536."""
 SHM_NEEDED_GIB, SHM_WANTED_GIB = 1.0, 2.0
@@ -76,7 +72,7 @@ def gather_machine() -> MachineFacts:
         disk_path=folder,
         disk=space_of(Path(folder)),
         compiler=shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"),
-        insecure=chosen(*INSECURE),
+        insecure=chosen(*UNSAFE_VLLM),
     )
 
 
@@ -170,5 +166,5 @@ def _judge_compiler(facts: MachineFacts) -> Finding:
 
 def _judge_variables(insecure: Mapping[str, str]) -> list[Finding]:
     wrong = {name: value for name, value in insecure.items() if value.lower() not in ("0", "false")}
-    found = [VARIABLES.red(f"{name}={value}: {INSECURE[name]}", f"unset {name}") for name, value in wrong.items()]
+    found = [VARIABLES.red(f"{name}={value}: {UNSAFE_VLLM[name]}", f"unset {name}") for name, value in wrong.items()]
     return found or [VARIABLES.green("none is set")]

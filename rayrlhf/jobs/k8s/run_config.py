@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
-from rayrlhf.config.load import load_job, read_values
+from rayrlhf.config.jobs import RLJob
+from rayrlhf.config.keys import JOB_MODELS
+from rayrlhf.config.load import flat_keys, load_job, read_values
 from rayrlhf.cycle.config import CycleJob
 from rayrlhf.jobs.k8s.groups import Group, groups_of, labels_of
 from rayrlhf.jobs.k8s.settings import KubernetesSettings
@@ -20,7 +21,7 @@ from rayrlhf.runtime.bundles import RoleBundle
 from rayrlhf.stages.bundles import role_bundles
 from rayrlhf.stages.run_directory import toml_text
 
-JOB_KINDS: Mapping[str, Any] = {"rl": RLJob, "sft": SFTJob, "reward": RewardJob, "cycle": CycleJob}
+JOB_KINDS: Mapping[str, Any] = {**JOB_MODELS, "cycle": CycleJob}
 
 
 class RunConfig:
@@ -45,7 +46,9 @@ class RunConfig:
 
     def absolute_paths(self) -> Iterator[tuple[str, str]]:
         """Keys that hold paths, as far as these begin with a slash."""
-        yield from _absolute_paths(self._values, "")
+        for key, value in flat_keys(self._values).items():
+            if isinstance(value, str) and value.startswith("/"):
+                yield key, value
 
     @property
     def reward_port(self) -> int | None:
@@ -73,14 +76,6 @@ class RunConfig:
                     group = next(group for group in self.groups if bundle.role in group.roles)
                     _place(table.setdefault(bundle.role, {}), bundle, group)
         return toml_text(self._values)
-
-
-def _absolute_paths(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _absolute_paths(value, f"{prefix}{key}.")
-        elif isinstance(value, str) and value.startswith("/"):
-            yield f"{prefix}{key}", value
 
 
 def _place(section: dict[str, Any], bundle: RoleBundle, group: Group) -> None:

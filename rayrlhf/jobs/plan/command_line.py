@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,17 +80,13 @@ def _job(arguments: argparse.Namespace) -> RLJob:
 
 
 def _load(path: str, overrides: Sequence[str]) -> RLJob:
-    from rayrlhf.config.jobs import RewardJob, RLJob, SFTJob
-    from rayrlhf.config.load import load_job
+    from rayrlhf.config.jobs import RLJob
+    from rayrlhf.config.kinds import job_kind
+    from rayrlhf.config.load import load_job, read_values
 
-    try:
-        return load_job(RLJob, path, overrides)
-    except ConfigError as error:
-        for name, kind in (("sft", SFTJob), ("reward", RewardJob)):
-            with suppress(ConfigError):
-                load_job(kind, path, overrides)
-                raise InputError(f"{path}: a job for `rayrlhf {name}`; plan knows those of `rayrlhf rl`") from None
-        raise error
+    if (kind := job_kind(read_values(path, overrides))) != "rl":
+        raise InputError(f"{path}: a job for `rayrlhf {kind}`; plan knows those of `rayrlhf rl`")
+    return load_job(RLJob, path, overrides)
 
 
 def _on_gpus(job: RLJob) -> RLJob:

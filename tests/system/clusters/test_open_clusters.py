@@ -1,6 +1,7 @@
 """Open Ray clusters are neither started nor joined, and a token that is missing or wrong is said at once."""
 
 import json
+import stat
 import subprocess
 import sys
 import time
@@ -55,6 +56,7 @@ def test_the_token_is_used_where_ray_s_own_variable_is_not_set(closed_cluster):
     [
         ({"RAY_AUTH_TOKEN": "0" * 64}, "refuses our token"),
         ({"RAY_AUTH_TOKEN": "", "HOME": "/nonexistent"}, "none here"),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "/nonexistent"}, "none here"),
     ],
 )
 def test_a_token_that_is_wrong_or_missing_is_said_at_once(closed_cluster, variables, said):
@@ -88,6 +90,24 @@ def test_the_command_line_refuses_an_open_cluster_without_a_traceback(open_clust
 def test_a_cluster_is_not_started_open():
     assert "RAY_AUTH_MODE = disabled" in join(variables=OPEN)
     assert join(variables={**OPEN, "RAYRLHF_ALLOW_INSECURE": "1"}) == 1
+
+
+def test_the_token_of_a_cluster_that_is_started_here_is_its_owner_s_alone(tmp_path):
+    mine = {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
+    assert join(variables=mine) == 1
+    token = tmp_path / ".ray" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    first = token.read_text()
+    assert join(variables=mine) == 1
+    assert token.read_text() == first
+
+
+def test_where_no_token_can_be_made_that_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    said = join(variables={"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path / "file")})
+    assert "set RAY_AUTH_TOKEN" in said
+    said = join(variables={"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")})
+    assert "no token is there" in said
 
 
 def test_no_cluster_at_the_address_is_said():
