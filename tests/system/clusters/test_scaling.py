@@ -1,6 +1,7 @@
 """Workers that come and go, and nodes that do: the run goes on and learns the same."""
 
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ray
@@ -100,13 +101,15 @@ def test_a_run_waits_for_the_nodes_that_a_growing_cluster_adds(cluster, capsys):
     check_feasible(wanted, autoscaling=True)
     assert "waiting for nodes" in capsys.readouterr().out
     placement = Placement(wanted)
-    comes = threading.Timer(2.0, lambda: cluster.add_node(num_cpus=1, labels={"pool": "later"}))
-    comes.start()
-    try:
-        placement.wait(60)
-    finally:
-        placement.release()
-        comes.join()
+    with ThreadPoolExecutor(1) as threads:  # Ray starts a node in the main thread only
+        waits = threads.submit(placement.wait, 60)
+        time.sleep(2)
+        assert not waits.done()
+        cluster.add_node(num_cpus=1, labels={"pool": "later"})
+        try:
+            waits.result()
+        finally:
+            placement.release()
 
 
 @pytest.mark.parametrize("text", ["learner=2", "rollout=0", "rollout=many", "rollout"])
