@@ -1,8 +1,8 @@
 """How far `rayrlhf plan` is off on this machine:  python -m tests.benchmarks.plan_accuracy
 
 Calibrates, then plans and runs six jobs (`plan_jobs.py`) and compares: seconds of a step and of each phase (medians),
-and MiB of each role. About ten minutes on two cores, with nothing else running. `--calibration FILE` uses one that is
-there.
+and the most MiB that a process of each role ever held. About a quarter of an hour on two cores, with nothing else
+running. `--calibration FILE` uses one that is there.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from rayrlhf.config.load import validate_job
 from rayrlhf.jobs.plan.calibration import calibrate, calibrated
 from rayrlhf.jobs.plan.geometry import read_lengths
 from rayrlhf.jobs.plan.hardware import cpu_estimate
-from rayrlhf.jobs.plan.loop_probe import role_memory
 from rayrlhf.jobs.plan.memory import MIB
 from rayrlhf.jobs.plan.models import read_models
 from rayrlhf.jobs.plan.plan import make_plan
@@ -40,7 +39,7 @@ def compare(case, folder, calibration, directory):
     plan = planned(case, folder, calibration)
     phases, step = plan_jobs.measured(directory)
     phases["between"] = step - sum(phases.values())
-    found = role_memory(plan_jobs.rows(directory))
+    found = plan_jobs.peaks_mib(directory)
     memory = {p.role: (p.total / MIB, found[p.role]) for p in plan.memory}
     times = {name: (plan.times.phases[name], phases[name]) for name in PHASES}
     return {"case": case.name, "step": (plan.times.step, step), "phases": times, "memory": memory}

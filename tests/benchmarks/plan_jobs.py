@@ -19,6 +19,8 @@ from tests import tiny
 
 ROLES = ("learner", "critic", "reference", "reward", "rollout")
 REWARD = "tests.system.jobs:vowels"
+CHECKPOINT_EVERY = 2
+LOOK_S = 2.0
 WORDS = "Tell me why the sky is blue and how rain falls on the sea in a long and quiet winter of the north".split()  # noqa: SIM905
 
 
@@ -57,7 +59,7 @@ CASES = [
     Case("long-grpo-kl", Shape(4, 256, 4096), 12, 6, {
         "rollout": {"prompts_per_step": 4, "samples_per_prompt": 6, "max_tokens": 96},
         "algorithm": {"kl_coefficient": 0.05}}),
-    Case("smollm2-grpo", None, 8, 4, {
+    Case("smollm2-grpo", None, 8, 7, {
         "rollout": {"prompts_per_step": 4, "samples_per_prompt": 4, "max_tokens": 24},
         "learner": {"micro_batch_tokens": 1024}}),
 ]  # fmt: skip
@@ -91,7 +93,8 @@ def values(case: Case, folder: Path) -> dict:
         "name": case.name, "seed": 3, "model": {"path": str(write_model(folder, case.shape))},
         "data": {"prompts": str(prompts), "max_prompt_tokens": 160}, "algorithm": {"kind": "grpo"},
         "rollout": {}, "learner": {"learning_rate": 1e-5}, "reward": {"function": REWARD},
-        "checkpoint": {"every_steps": 2}, "run": {"directory": str(folder / "runs"), "steps": case.steps},
+        "checkpoint": {"every_steps": CHECKPOINT_EVERY},
+        "run": {"directory": str(folder / "runs"), "steps": case.steps},
     }  # fmt: skip
     for section, keys in case.sections.items():
         job[section] = {**job[section], **keys}
@@ -115,7 +118,7 @@ def rows(run_directory: Path) -> list[dict]:
 def measured(run_directory: Path) -> tuple[dict[str, float], float]:
     """Seconds of each phase and of whole steps, medians over the steps."""
     spans = json.loads((run_directory / "timeline.json").read_text())["traceEvents"]
-    return phase_seconds(rows(run_directory)), step_seconds(spans, 2)
+    return phase_seconds(rows(run_directory)), step_seconds(spans, 2, CHECKPOINT_EVERY)
 
 
 def peaks_mib(run_directory: Path) -> dict[str, float]:
@@ -124,7 +127,7 @@ def peaks_mib(run_directory: Path) -> dict[str, float]:
 
 
 class PeakWatch(threading.Thread):
-    """Reads the kernel's high-water mark of every role's process twice a second."""
+    """Reads the kernel's high-water mark of every role's process now and then: looking often would slow the run."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -132,7 +135,7 @@ class PeakWatch(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        while not self.ended.wait(0.5):
+        while not self.ended.wait(LOOK_S):
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error, OSError, IndexError):
                     name = process.cmdline()[0]

@@ -33,6 +33,14 @@ class Node:
                 command, env=environment(variables), stdout=log, stderr=log, start_new_session=True
             )
 
+    def wait_until_joined(self):
+        """It is part of its cluster."""
+        deadline = time.monotonic() + START_S
+        while "Ray runtime started" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.3)
+
     def kill(self):
         """SIGKILL to all of its processes, as if the machine lost power."""
         found = [psutil.Process(self.process.pid)] if psutil.pid_exists(self.process.pid) else []

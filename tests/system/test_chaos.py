@@ -41,7 +41,7 @@ def test_memory_does_not_grow(undisturbed):
 
 
 def test_eleven_kills_change_nothing(folder, undisturbed, tiny_policy, tiny_reward_model):
-    outcome = chaos.run(folder / "killed", tiny_policy, tiny_reward_model, STEPS, PLAN)
+    outcome = chaos.run(folder / "killed", tiny_policy, tiny_reward_model, PLAN[-1].step + 2, PLAN)
     recovered = [(event["role"], event["rank"]) for event in outcome.events if event["event"] == "recovered"]
     assert sorted(recovered) == sorted((f.role, f.rank) for f in PLAN if f.role != "driver")
     assert outcome.launches == 2

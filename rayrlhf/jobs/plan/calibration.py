@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from rayrlhf.jobs.plan.memory import MIB, job_memory
 from rayrlhf.jobs.plan.models import JobModels, read_models
 from rayrlhf.jobs.plan.times import Predictor
 
-VERSION = 1
+VERSION = 2
 SMALLEST_S = 1e-5
 ENGINE_MEMORY = ("calls", "weights", "vocabulary")
 
@@ -118,7 +118,8 @@ def fit_all(measured: Measurements, dtype: str, machine: Machine) -> dict[str, A
 
 
 def _training_fit(points: Points) -> dict[str, Coefficients]:
-    features = {"forward": work.TRAINING, "backward": work.TRAINING, "update": work.UPDATE, "snapshot": work.UPDATE}
+    features: dict[str, Sequence[str]] = dict.fromkeys(("forward", "backward"), work.TRAINING)
+    features |= dict.fromkeys(("update", "snapshot", "write"), work.UPDATE)
     return {kind: fit(_points(points, kind), names) for kind, names in features.items()}
 
 

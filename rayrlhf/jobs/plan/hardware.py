@@ -185,4 +185,5 @@ def _core_coefficients(cores: int) -> dict[str, dict[str, float]]:
         },
         "sync": {"calls": 0.06, "tensors": 5e-4, "layers": 2e-3, "bytes": 1 / 0.5e9},
         "snapshot": {"parameters": 12 / 2e9},
+        "write": {"parameters": 12 / 0.25e9},
     }

@@ -12,7 +12,6 @@ import json
 import statistics
 import sys
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def main(text: str) -> None:
         rows = [json.loads(line) for line in Path(str(directory.metrics)).read_text().splitlines()][2:]
         spans = json.loads(Path(str(directory.timeline)).read_text())["traceEvents"]
     found = {"phases": phase_seconds(rows), "memory_mib": role_memory(rows)}
-    found["phases"] |= {"between": step_seconds(spans, 2) - sum(found["phases"].values())}
+    found["phases"] |= {"between": step_seconds(spans, 2, job.checkpoint.every_steps) - sum(found["phases"].values())}
     print(json.dumps(found), flush=True)
 
 
@@ -82,10 +81,10 @@ def role_memory(rows: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def step_seconds(spans: list[dict[str, Any]], skip: int) -> float:
-    """Median seconds from one step's rollout to the next one's: a whole step, checkpoints' share included."""
+def step_seconds(spans: list[dict[str, Any]], skip: int, period: int) -> float:
+    """Median seconds from one step's rollout to the next one's, over `period` steps: as many as share a checkpoint."""
     starts = sorted(span["ts"] / 1e6 for span in spans if span["name"] == "rollout")[skip:]
-    return statistics.median(after - before for before, after in pairwise(starts))
+    return statistics.median(after - before for before, after in zip(starts, starts[period:], strict=False)) / period
 
 
 def _write_model(folder: Path, dtype: str) -> None:

@@ -26,7 +26,7 @@ class Measurements:
     """Raw points by what was measured."""
 
     training: dict[int, Points]
-    """By threads of one process."""
+    """By threads of one process; one of one thread has another one beside it."""
     pairs: dict[int, Points]
     """By ZeRO stage: two ranks of one thread each."""
     rollout: Points
@@ -53,10 +53,11 @@ def measure(dtype: str, cores: int, say: Callable[[str], None]) -> Measurements:
 
 
 def _training(dtype: str, threads: int, say: Callable[[str], None]) -> Points:
+    """One thread is measured beside another process of one thread, as in a job: cores share more than they say."""
     say(f"training with {threads} thread{'s' * (threads > 1)}")
-    with _free_port() as port:
-        request = asdict(ProbeRequest(threads, dtype, port))
-    return _points(training_probe.__name__, [request])
+    with _free_port() as port, _free_port() as other:
+        requests = [asdict(ProbeRequest(threads, dtype, each)) for each in (port, other)]
+    return _points(training_probe.__name__, requests if threads == 1 else requests[:1])
 
 
 def _pairs(dtype: str, say: Callable[[str], None]) -> dict[int, Points]:

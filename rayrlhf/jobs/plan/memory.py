@@ -10,8 +10,9 @@ read from DeepSpeed 0.19 as `engines/training.py` configures it):
     2       b P       4 P / N       8 P / N         4 P / N, and one bucket of b min(P, 5e8)
     3       b P / N   4 P / N       8 P / N         4 P / N, and one bucket of b min(P, 5e8); gathered layers
 
-DeepSpeed keeps the master copy in float32 too. A snapshot for a checkpoint is in host memory: 12 P / N (AdamW). Its
-buckets are allocated whole on a GPU; on a CPU only pages that are touched count.
+DeepSpeed keeps the master copy in float32 too. Its buckets are allocated whole on a GPU; on a CPU only pages that are
+touched count. A checkpoint is written from a copy in host memory, 12 P / N (AdamW), while the next answers are
+generated: where that is the node's memory too, a rank's peak is in learning or in saving, whichever is more.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ LOGIT_COPIES = 4
 """Float32 copies of a chunk's logits at the peak: scaled, softmax, their product, the gradient."""
 CHUNK_POSITIONS = 1024
 """Positions that `algorithms/logprobs.py` projects at a time."""
+CPU_EXTRA_LAYERS = 2
+"""Layers' worth of activations that learning holds besides: another thread runs backward, from a heap of its own."""
+CPU_SCORING = 2.0
+"""What scoring holds per byte of a layer and of a chunk's logits: freed blocks of other sizes stay."""
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
 
@@ -95,7 +100,9 @@ def training_state(
     }
 
 
-def activations(shape: ModelShape, batch: MicroBatch, itemsize: int, checkpointing: bool) -> float:
+def activations(
+    shape: ModelShape, batch: MicroBatch, itemsize: int, checkpointing: bool, extra_layers: int = 0
+) -> float:
     """Bytes kept for the backward pass of the layers.
 
     A layer of a Llama keeps, in units of its width d, the inputs and normalised inputs of its two halves (6), the
@@ -104,8 +111,8 @@ def activations(shape: ModelShape, batch: MicroBatch, itemsize: int, checkpointi
     at a time, and every layer's input is kept.
     """
     layer = 9 * shape.hidden + 2 * shape.key_value + 4 * shape.intermediate
-    kept = shape.layers * shape.hidden + 2 * layer if checkpointing else (shape.layers + 1) * layer
-    return float(itemsize * batch.tokens * kept)
+    inputs, alive = (shape.layers * shape.hidden, 2) if checkpointing else (0, shape.layers + 1)
+    return float(itemsize * batch.tokens * (inputs + (alive + extra_layers) * layer))
 
 
 def logits(shape: ModelShape, batch: MicroBatch) -> float:
@@ -116,26 +123,26 @@ def logits(shape: ModelShape, batch: MicroBatch) -> float:
 def _trained(role: str, job: RLJob, shape: ModelShape, geometry: StepGeometry, device: Device) -> ProcessMemory:
     config: TrainingConfig = job.learner if role == "learner" else job.critic
     itemsize = ITEMSIZE[job.model.dtype]
+    state = training_state(shape, config.ranks, config.zero_stage, itemsize, config.optimizer)
+    learning = {"gradients": state.pop("gradients")}
+    learning |= _buckets(itemsize, shape, config, device)
     minibatch = geometry.share(config.ranks, job.algorithm.minibatches)
     widest = max(geometry.micro_batches(minibatch, config.micro_batch_tokens), key=lambda batch: batch.tokens)
-    parts = training_state(shape, config.ranks, config.zero_stage, itemsize, config.optimizer)
-    parts |= _buckets(job, shape, config, device)
-    parts["activations"] = activations(shape, widest, itemsize, job.model.gradient_checkpointing)
+    extra = 0 if device.is_gpu else CPU_EXTRA_LAYERS
+    learning["activations"] = activations(shape, widest, itemsize, job.model.gradient_checkpointing, extra)
     if role == "learner":
         scored = geometry.micro_batches(geometry.share(config.ranks), config.micro_batch_tokens)
-        parts["logits"] = max(logits(shape, batch) for batch in scored)
-        if device.is_gpu:
-            parts["sync bucket"] = 2.0 * min(job.weight_sync.bucket_mib * MIB, itemsize * shape.parameters)
-    if not device.is_gpu:
-        state = 12 if config.optimizer == "adamw" else 4
-        parts["snapshot"] = state * shape.parameters / config.ranks
+        learning["logits"] = max(logits(shape, batch) for batch in scored)
+    if device.is_gpu and role == "learner":
+        learning["sync bucket"] = 2.0 * min(job.weight_sync.bucket_mib * MIB, itemsize * shape.parameters)
+    saving = {"snapshot": (12.0 if config.optimizer == "adamw" else 4.0) * shape.parameters / config.ranks}
+    saves = not device.is_gpu and sum(saving.values()) > sum(learning.values())
     key = f"{role}.micro_batch_tokens, {role}.zero_stage or {role}.ranks"
-    return _process(role, config.ranks, config.gpus, parts, key, device)
+    return _process(role, config.ranks, config.gpus, state | (saving if saves else learning), key, device)
 
 
-def _buckets(job: RLJob, shape: ModelShape, config: TrainingConfig, device: Device) -> dict[str, float]:
-    itemsize = ITEMSIZE[job.model.dtype]
-    if config.zero_stage == 0 or (not device.is_gpu and config.ranks == 1):
+def _buckets(itemsize: int, shape: ModelShape, config: TrainingConfig, device: Device) -> dict[str, float]:
+    if config.zero_stage == 0:
         return {}
     elements = BUCKET_ELEMENTS if device.is_gpu else min(shape.parameters, BUCKET_ELEMENTS)
     bf16_stage_1 = config.zero_stage == 1 and itemsize == 2
@@ -154,9 +161,10 @@ def _scorer(role: str, job: RLJob, shape: ModelShape | None, geometry: StepGeome
     share = geometry.prompts[:: config.workers]
     widest = max(geometry.micro_batches(share, config.micro_batch_tokens), key=lambda batch: batch.tokens)
     layer = itemsize * widest.tokens * (4 * shape.hidden + 3 * shape.intermediate)
-    parts = {"weights": float(itemsize * shape.parameters), "activations": float(layer)}
+    held = 1.0 if device.is_gpu else CPU_SCORING
+    parts = {"weights": float(itemsize * shape.parameters), "activations": held * layer}
     if role == "reference":
-        parts["logits"] = logits(shape, widest)
+        parts["logits"] = held * logits(shape, widest)
     return _process(role, config.workers, config.gpus, parts, f"{role}.micro_batch_tokens", device)
 
 

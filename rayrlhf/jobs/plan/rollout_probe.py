@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -74,7 +75,7 @@ async def _generation_points(engine: Any, shape: ModelShape, itemsize: int) -> l
         taken = [await _generate(engine, shape, load) for _ in range(3)]
         requests, prompt, answer = load
         amount = work.generation(shape, (prompt,) * requests, answer, 64, itemsize)
-        points.append({"kind": "rollout", "work": amount, "seconds": min(taken)})
+        points.append({"kind": "rollout", "work": amount, "seconds": statistics.median(taken)})
     return points
 
 
@@ -106,7 +107,7 @@ async def _sync_points(engine: Any, model: Any, shape: ModelShape) -> list[dict[
     with ThreadPoolExecutor(1) as pool:
         await _both(engine.join_transfer(info), pool, sender.join, where)
         taken = [await _push(engine, sender, pool, version) for version in range(3)]
-    return [{"kind": "sync", "work": work.push(shape, model.dtype.itemsize), "seconds": min(taken)}]
+    return [{"kind": "sync", "work": work.push(shape, model.dtype.itemsize), "seconds": statistics.median(taken)}]
 
 
 async def _push(engine: Any, sender: Any, pool: ThreadPoolExecutor, version: int) -> float:

@@ -24,7 +24,7 @@ from rayrlhf.jobs.plan.model_shape import ModelShape
 from rayrlhf.jobs.plan.models import JobModels
 
 PHASES = ("rollout", "score", "learn", "weight_sync", "commit", "between")
-"""`between`: logging, and the share of a checkpoint that the loop waits for."""
+"""`between`: logging, and a checkpoint's share: what the loop waits for, and cores that the writing takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Predictor:
             "learn": self._together(self._learn_tasks()),
             "weight_sync": self._weight_sync(),
             "commit": 0.0,
-            "between": self._snapshot() / self.job.checkpoint.every_steps,
+            "between": self._saving() / self.job.checkpoint.every_steps,
         }
         fixed = {name: s + self.machine.fixed.get(name, 0.0) for name, s in phases.items()}
         return Prediction(fixed, self.job.rollout.max_staleness > 0 and self.machine.is_gpu)
@@ -165,9 +165,15 @@ class Predictor:
         pushed = self._cost("sync", work.push(self.models.policy, self._itemsize), self.machine.cores)
         return pushed + self._gather(self.job.learner, self.models.policy, threads)
 
-    def _snapshot(self) -> float:
-        shape, ranks = self.models.policy, self.job.learner.ranks
-        return self._cost("snapshot", work.update(shape, ranks, 1), self.machine.cores)
+    def _saving(self) -> float:
+        """The copy, for which the loop waits, and the writing, which takes a core from roles on CPUs."""
+        ranks = self.job.learner.ranks
+        amount = work.update(self.models.policy, ranks, 1)
+        copied = self._cost("snapshot", amount, self.machine.cores)
+        if self.machine.is_gpu:
+            return copied
+        written = ranks * self._cost("write", amount, 1)
+        return copied + written / (self.machine.cores * self.machine.nodes)
 
     def _threads(self, wanted: int | None, processes: int) -> int:
         """As `runtime/environment.py` shares a node's cores."""

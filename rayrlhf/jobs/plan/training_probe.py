@@ -8,18 +8,21 @@ A process of its own for each number of threads and each rank. Prints one JSON l
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rayrlhf.jobs.plan import work
 from rayrlhf.jobs.plan.geometry import MicroBatch
 from rayrlhf.jobs.plan.model_shape import ModelShape, shape_of
 
-SHAPES = ((2, 64, 2048), (8, 128, 2048), (4, 256, 4096), (2, 512, 8192), (2, 576, 49152))
+SHAPES = ((2, 64, 2048), (8, 128, 2048), (4, 256, 4096), (2, 512, 8192), (8, 576, 8192), (2, 576, 49152))
 """Layers, width and vocabulary: narrow models show the cost of a call, wide ones that of arithmetic."""
 BATCHES = ((4, 32), (16, 48), (16, 128))
 """Rows and length; half of the tokens are answers."""
@@ -74,9 +77,9 @@ def _measure(request: ProbeRequest, stage: int, sizes: tuple[int, int, int]) -> 
         if batch.answers * shape.vocabulary > MOST_LOGITS:
             continue
         tensors, amount = _tensors(batch, shape.vocabulary), work.model_pass(shape, batch)
-        forward_s = fastest_s(partial(engine.forward_each, [tensors], _logprobs))
+        forward_s = typical_s(partial(engine.forward_each, [tensors], _logprobs))
         points.append({"kind": "forward", "work": amount, "seconds": forward_s})
-        backward_s = fastest_s(partial(engine.accumulate, [tensors], _objective), engine.step)
+        backward_s = typical_s(partial(engine.accumulate, [tensors], _objective), engine.step)
         points.append({"kind": "backward", "work": amount, "seconds": backward_s})
     points += _update_points(request.ranks, stage, engine, shape, tensors)
     exchanged = {
@@ -87,17 +90,18 @@ def _measure(request: ProbeRequest, stage: int, sizes: tuple[int, int, int]) -> 
 
 
 def _update_points(ranks: int, stage: int, engine: Any, shape: ModelShape, tensors: Any) -> list[dict[str, Any]]:
-    """The optimizer's step, and the copy that a checkpoint is written from."""
+    """The optimizer's step, the copy that a checkpoint is written from, and the writing."""
+    from rayrlhf.data.durable import digest_file
     from rayrlhf.engines.training_state import snapshot
 
     engine.accumulate([tensors], _objective)
-    update_s = fastest_s(engine.step, lambda: engine.accumulate([tensors], _objective))
+    update_s = typical_s(engine.step, lambda: engine.accumulate([tensors], _objective))
     amount = work.update(shape, ranks, stage)
-    snapshot_s = fastest_s(lambda: snapshot(engine))
-    return [
-        {"kind": "update", "work": amount, "seconds": update_s},
-        {"kind": "snapshot", "work": amount, "seconds": snapshot_s},
-    ]
+    copied_s, copy = typical_s(lambda: snapshot(engine)), snapshot(engine)
+    with tempfile.TemporaryDirectory() as folder:
+        written_s = typical_s(lambda: digest_file(copy.write(Path(folder))))
+    taken = {"update": update_s, "snapshot": copied_s, "write": written_s}
+    return [{"kind": kind, "work": amount, "seconds": s} for kind, s in taken.items()]
 
 
 def random_model(layers: int, hidden: int, vocabulary: int, dtype: str) -> tuple[Any, ModelShape]:
@@ -116,8 +120,8 @@ def random_model(layers: int, hidden: int, vocabulary: int, dtype: str) -> tuple
     return model, shape_of("probe", config.to_dict(), shapes)
 
 
-def fastest_s(call: Callable[[], object], between: Callable[[], object] = lambda: None) -> float:
-    """The fastest of a few calls after one that warms up: whatever else runs only adds. `between` is not measured."""
+def typical_s(call: Callable[[], object], between: Callable[[], object] = lambda: None) -> float:
+    """The median of a few calls after one that warms up. `between` is not measured."""
     call()
     between()
     taken: list[float] = []
@@ -126,7 +130,7 @@ def fastest_s(call: Callable[[], object], between: Callable[[], object] = lambda
         call()
         taken.append(time.perf_counter() - started)
         between()
-    return min(taken)
+    return statistics.median(taken)
 
 
 def _tensors(batch: MicroBatch, vocabulary: int) -> tuple[Any, Any]:

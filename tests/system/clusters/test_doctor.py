@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -33,20 +32,11 @@ class Pair:
             self.address, *arguments, ip=self.second.address, on=[*self.second.on, *sick], cpus=1,
             variables=TOKEN | (variables or {}),
         )  # fmt: skip
-
-        wait_for_joining(self.worker)
+        self.worker.wait_until_joined()
 
     def end(self):
         self.worker.end()
         self.head.end()
-
-
-def wait_for_joining(node, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while "Ray runtime started" not in node.log.read_text():
-        assert node.process.poll() is None, node.log.read_text()
-        assert time.monotonic() < deadline, node.log.read_text()
-        time.sleep(0.3)
 
 
 def doctor(*arguments, on=(), variables=None, timeout_s=300):

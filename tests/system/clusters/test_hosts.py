@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from rayrlhf.config.jobs import RLJob
@@ -17,7 +18,7 @@ from tests.system import faults, hosts, jobs
 from tests.system.ray_nodes import environment, start_head, start_worker, wait_until_up
 
 pytestmark = [pytest.mark.skipif(not hosts.possible(), reason=hosts.REASON), pytest.mark.timeout(1500)]
-STEPS = 8
+STEPS = 10
 TINY = {"threads": 1, "micro_batch_tokens": 256}
 SPREAD = {"ranks": 2, "spread": True, "cpus": 0.5, **TINY}
 
@@ -31,7 +32,8 @@ class Cluster:
         self.head, self.address = start_head(ip=head.address, on=head.on, cpus=0)
         wait_until_up(self.address)
         self.workers = {host: self._start(host) for host in network.hosts[1:]}
-        self.restarts = 0
+        for node in self.workers.values():
+            node.wait_until_joined()
 
     def _start(self, host):
         return start_worker(self.address, ip=host.address, on=host.on, cpus=8)
@@ -41,7 +43,12 @@ class Cluster:
             if node.process.poll() is not None:
                 node.end()
                 self.workers[host] = self._start(host)
-                self.restarts += 1
+
+    def roles_on(self, host):
+        """Class names of the roles that have a process there."""
+        processes = psutil.Process(self.workers[host].process.pid).children(recursive=True)
+        titles = ("".join(process.cmdline()[:1]) for process in processes)
+        return {title[5:].partition(".")[0] for title in titles if title.startswith("ray::")}
 
     def remove(self, host):
         """All of its processes end, and nothing starts there again."""
@@ -90,8 +97,10 @@ def run(cluster, tmp_path_factory, tiny_policy, tiny_reward_model):
 
 def drive(cluster, driver, folder):
     """Seconds that the run stood still, by what happened."""
-    lost = cluster.network.hosts[2]
+    _, kept, lost = cluster.network.hosts
     wait_for_step(cluster, driver, folder, 3, 500)
+    for host in cluster.workers:
+        assert {"LearnerRole", "CriticRole"} <= cluster.roles_on(host)
     cluster.network.cut(lost)
     cut_at, before = time.monotonic(), len(jobs.metrics(folder))
     tend_for(cluster, 30)
@@ -99,7 +108,8 @@ def drive(cluster, driver, folder):
     wait_for_step(cluster, driver, folder, before + 2, 500)
     cut_s = time.monotonic() - cut_at
 
-    cluster.remove(lost)
+    assert {"LearnerRole", "CriticRole", "RolloutRole"} <= cluster.roles_on(kept)
+    cluster.remove(kept)  # what is left goes to the host that came back
     removed_at, before = time.monotonic(), len(jobs.metrics(folder))
     wait_for_step(cluster, driver, folder, before + 1, 500)
     return {"cut": cut_s, "removed": time.monotonic() - removed_at}

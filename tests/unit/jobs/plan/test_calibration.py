@@ -28,7 +28,7 @@ def points(truth, ranks=1, stage=2):
             amount = work.model_pass(shape, MicroBatch(rows, length, rows * length // 2))
             made += [(kind, amount, seconds(amount, truth[kind])) for kind in ("forward", "backward")]
         amount = work.update(shape, ranks, stage)
-        made += [(kind, amount, seconds(amount, truth[kind])) for kind in ("update", "snapshot")]
+        made += [(kind, amount, seconds(amount, truth[kind])) for kind in ("update", "snapshot", "write")]
     shared = [{"gathering": work.gathering(s, 2, 4), "reduction": work.reduction(s, 2, stage, 4)} for s in SHAPES]
     per_shape = len(made) // len(SHAPES)
     return [{"kind": k, "work": w, "seconds": t} | shared[i // per_shape] for i, (k, w, t) in enumerate(made)]
