@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test unit lint types engines system page browser chaos locks clean
+.PHONY: setup quickstart test test-long unit lint types engines system page browser chaos locks clean
 
 setup: $(READY)
 
@@ -29,7 +29,7 @@ engines: $(READY)
 	$(BIN)/pytest tests/engines
 
 system: $(READY) browser
-	$(BIN)/pytest tests/system
+	$(BIN)/pytest tests/system -m "not long"
 
 # The chat and labelling page in a real Chromium.
 page: $(READY) browser
@@ -40,6 +40,10 @@ browser:
 
 test: lint types unit engines system
 	$(BIN)/pytest tests/gpu
+
+# What takes minutes a test: a turn of the cycle, hosts whose cable is cut, a job killed with its cluster, plan's memory.
+test-long: $(READY)
+	$(BIN)/pytest tests/system -m long
 
 # All 35 kills of the matrix with the real engines, then 100 random ones; an hour or two. CHAOS="--seed 2" changes it.
 chaos: $(READY)

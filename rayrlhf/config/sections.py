@@ -228,7 +228,7 @@ class WeightSyncConfig(Section):
     timeout_s: Seconds = Field(300.0, description="deadline of one push")
     logprob_tolerance: PositiveFloat | None = Field(
         None,
-        description="largest difference of the probe's log-probabilities; unset: 1e-4 in float32, 0.75 in bfloat16",
+        description="largest difference of the probe's log-probabilities; unset: 1e-3 in float32, 0.75 in bfloat16",
     )
 
 

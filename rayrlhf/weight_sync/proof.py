@@ -15,7 +15,10 @@ from rayrlhf.errors import WeightSyncError
 from rayrlhf.role_types import HeldWeights, SentWeights
 
 LAYER_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-LOGPROB_TOLERANCE_NATS = {"float32": 1e-4, "bfloat16": 0.75}
+LOGPROB_TOLERANCE_NATS = {"float32": 1e-3, "bfloat16": 0.75}
+"""Float32: SmolLM2-135M shows 2e-5 to 6e-5, and once 1.05e-4. Wrong bytes and stale copies are found by the other two
+proofs; what is left for this one, such as other positions, is off by more.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
     probes ──▶ points ──fit──▶ seconds per unit of work, per thread count        (`training_probe`, `rollout_probe`)
     a whole small job ── minus what the fit predicts for it ──▶ fixed seconds of each phase, base memory of each role
+    a larger one ── divided by what is predicted for it ──▶ what roles that work at the same time cost each other
 
 A file holds one calibration a dtype; it says what machine it is of, and is refused on another.
 """
@@ -25,13 +26,16 @@ from rayrlhf.jobs.plan.costs import Coefficients, Point, fit, relative_errors, s
 from rayrlhf.jobs.plan.fitting import device_of
 from rayrlhf.jobs.plan.geometry import StepGeometry, read_lengths, step_geometry
 from rayrlhf.jobs.plan.hardware import Machine
-from rayrlhf.jobs.plan.measuring import Measurements, Points, measure
+from rayrlhf.jobs.plan.loop_probe import LoopRequest, probe_job
+from rayrlhf.jobs.plan.measuring import Measurements, Points, measure, whole_jobs
 from rayrlhf.jobs.plan.memory import MIB, job_memory
 from rayrlhf.jobs.plan.models import JobModels, read_models
 from rayrlhf.jobs.plan.times import Predictor
 
 VERSION = 2
 SMALLEST_S = 1e-5
+CROWDED_PHASES = ("rollout", "score", "learn")
+MOST_CROWDING = 2.0
 ENGINE_MEMORY = ("calls", "weights", "vocabulary")
 
 
@@ -90,6 +94,7 @@ def _machine(found: Mapping[str, Any], machine: Machine) -> Machine:
         all_cores=found["all_cores"],
         fixed=found["fixed"],
         base_mib=found["base_mib"],
+        crowding=found["crowding"],
         engine_memory=found["engine_memory"],
     )
 
@@ -110,11 +115,13 @@ def fit_all(measured: Measurements, dtype: str, machine: Machine) -> dict[str, A
         "all_cores": {**every, **shared, "rollout": rollout},
         "fixed": {},
         "base_mib": {},
+        "crowding": {},
         "engine_memory": {name: engine.get(name, 0.0) for name in ENGINE_MEMORY[1:]},
         "fit_errors": _errors(measured, every, rollout),
-        "measured": {"loop": measured.loop},
+        "measured": {"loop": measured.loop, "crowded": measured.crowded},
     }
-    return found | _besides(measured.loop, dtype, _machine(found, machine))
+    found |= _besides(measured.loop, dtype, _machine(found, machine))
+    return found | {"crowding": _crowding(measured.crowded, dtype, _machine(found, machine))}
 
 
 def _training_fit(points: Points) -> dict[str, Coefficients]:
@@ -162,24 +169,37 @@ def _errors(measured: Measurements, every: Mapping[str, Coefficients], rollout: 
 
 def _besides(loop: Mapping[str, Mapping[str, float]], dtype: str, machine: Machine) -> dict[str, dict[str, float]]:
     """Seconds and MiB of the small job that its arithmetic does not explain."""
-    with _small_job(dtype) as (job, models, geometry):
+    small, _ = whole_jobs(dtype)
+    with _planned(small) as (job, models, geometry):
         predicted = Predictor(job, models, geometry, machine).predict().phases
     fixed = {name: max(0.0, s - predicted.get(name, 0.0)) for name, s in loop["phases"].items()}
     return {"fixed": fixed, "base_mib": base_memory(loop["memory_mib"], dtype, machine)}
 
 
+def _crowding(measured: Mapping[str, Mapping[str, float]], dtype: str, machine: Machine) -> dict[str, float]:
+    _, larger = whole_jobs(dtype)
+    with _planned(larger) as (job, models, geometry):
+        predicted = Predictor(job, models, geometry, machine).predict().phases
+    fixed = machine.fixed
+    ratios = {
+        name: (measured["phases"][name] - fixed[name]) / (predicted[name] - fixed[name])
+        for name in CROWDED_PHASES
+        if predicted[name] > fixed[name]
+    }
+    return {name: min(MOST_CROWDING, max(1.0, ratio)) for name, ratio in ratios.items()}
+
+
 def base_memory(measured_mib: Mapping[str, float], dtype: str, machine: Machine) -> dict[str, float]:
     """MiB that a process of each role has besides its model, from those of the small job (`loop_probe.py`)."""
     bare = device_of(replace(machine, base_mib={}))
-    with _small_job(dtype) as (job, models, geometry):
+    small, _ = whole_jobs(dtype)
+    with _planned(small) as (job, models, geometry):
         parts = {process.role: process.total / MIB for process in job_memory(job, models, geometry, bare)}
     return {role: max(0.0, mib - parts.get(role, 0.0)) for role, mib in measured_mib.items()}
 
 
 @contextmanager
-def _small_job(dtype: str) -> Iterator[tuple[RLJob, JobModels, StepGeometry]]:
-    from rayrlhf.jobs.plan.loop_probe import probe_job
-
+def _planned(request: LoopRequest) -> Iterator[tuple[RLJob, JobModels, StepGeometry]]:
     with tempfile.TemporaryDirectory() as folder:
-        job = probe_job(Path(folder), dtype)
+        job = probe_job(Path(folder), request)
         yield job, read_models(job), step_geometry(job, read_lengths(job, None))

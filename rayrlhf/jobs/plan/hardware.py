@@ -43,6 +43,8 @@ class Machine:
     engine_memory: Mapping[str, float]
     is_estimate: bool
     assumptions: tuple[str, ...] = field(default=())
+    crowding: Mapping[str, float] = field(default_factory=dict)
+    """How many times longer a phase takes where several roles share the cores in it."""
 
     @property
     def is_gpu(self) -> bool:

@@ -1,9 +1,10 @@
-"""Measures what a step costs besides arithmetic: a real PPO job of a tiny model, with every role.
+"""Measures whole steps: real PPO jobs with every role.
 
     python -m rayrlhf.jobs.plan.loop_probe '{"dtype": "float32"}'
 
-Its arithmetic takes milliseconds; what remains are Ray's calls, journal, commit, and the memory that a process of each
-role has before any model is large. Prints one JSON line: seconds by phase and MiB by role, medians over the steps.
+A tiny model's arithmetic takes milliseconds; what remains are Ray's calls, journal, commit, and the memory that a
+process of each role has before any model is large. A larger one shows what roles that work at the same time cost each
+other. Prints one JSON line: seconds by phase and MiB by role, medians over the steps.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import statistics
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,20 @@ from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.load import validate_job
 from rayrlhf.rewards.requests import RewardRequest
 
-SHAPE = (2, 64, 2048)
 STEPS = 7
 TEMPLATE = "{% for m in messages %}<s> {{ m['content'] }} <e>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
 WORDS = [f"w{i}" for i in range(100)]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopRequest:
+    """The job that one process runs."""
+
+    dtype: str
+    layers: int = 2
+    hidden: int = 64
+    vocabulary: int = 2048
+    answer: int = 16
 
 
 def length_reward(request: RewardRequest) -> float:
@@ -30,19 +42,19 @@ def length_reward(request: RewardRequest) -> float:
     return float(len(request.response) % 7)
 
 
-def probe_job(folder: Path, dtype: str) -> RLJob:
+def probe_job(folder: Path, request: LoopRequest) -> RLJob:
     """The job, with its model and prompts written into the folder."""
     model, prompts = folder / "model", folder / "prompts.jsonl"
     if not model.exists():
-        _write_model(model, dtype)
+        _write_model(model, request)
         rows = [{"messages": [{"role": "user", "content": " ".join(WORDS[i : i + 24])}]} for i in range(16)]
         prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     values = {
         "name": "probe",
-        "model": {"path": str(model), "dtype": dtype},
+        "model": {"path": str(model), "dtype": request.dtype},
         "data": {"prompts": str(prompts), "max_prompt_tokens": 64},
         "algorithm": {"kind": "ppo"},
-        "rollout": {"prompts_per_step": 16, "samples_per_prompt": 1, "max_tokens": 16},
+        "rollout": {"prompts_per_step": 16, "samples_per_prompt": 1, "max_tokens": request.answer},
         "reward": {"function": "rayrlhf.jobs.plan.loop_probe:length_reward"},
         "checkpoint": {"every_steps": 2},
         "run": {"directory": str(folder / "runs"), "steps": STEPS},
@@ -55,7 +67,7 @@ def main(text: str) -> None:
     from rayrlhf.stages.rl import run_rl
 
     with tempfile.TemporaryDirectory() as folder:
-        job = probe_job(Path(folder), json.loads(text)["dtype"])
+        job = probe_job(Path(folder), LoopRequest(**json.loads(text)))
         directory = run_rl(job, "never")
         rows = [json.loads(line) for line in Path(str(directory.metrics)).read_text().splitlines()][2:]
         spans = json.loads(Path(str(directory.timeline)).read_text())["traceEvents"]
@@ -87,13 +99,13 @@ def step_seconds(spans: list[dict[str, Any]], skip: int, period: int) -> float:
     return statistics.median(after - before for before, after in zip(starts, starts[period:], strict=False)) / period
 
 
-def _write_model(folder: Path, dtype: str) -> None:
+def _write_model(folder: Path, request: LoopRequest) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     from rayrlhf.jobs.plan.training_probe import random_model
 
-    model, _ = random_model(*SHAPE, dtype)
+    model, _ = random_model(request.layers, request.hidden, request.vocabulary, request.dtype)
     model.save_pretrained(folder)
     vocabulary = {token: i for i, token in enumerate(["<u>", "<s>", "<e>", *WORDS])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<u>"))

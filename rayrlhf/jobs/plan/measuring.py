@@ -13,6 +13,7 @@ from typing import Any
 
 from rayrlhf.errors import RunError
 from rayrlhf.jobs.plan import loop_probe, rollout_probe, training_probe
+from rayrlhf.jobs.plan.loop_probe import LoopRequest
 from rayrlhf.jobs.plan.rollout_probe import EngineRequest
 from rayrlhf.jobs.plan.training_probe import ProbeRequest
 
@@ -34,6 +35,8 @@ class Measurements:
     rollout_one_thread: Points
     loop: dict[str, dict[str, float]]
     """`phases` and `memory_mib` of a whole small job."""
+    crowded: dict[str, dict[str, float]]
+    """Of a larger one."""
 
 
 def measure(dtype: str, cores: int, say: Callable[[str], None]) -> Measurements:
@@ -47,9 +50,14 @@ def measure(dtype: str, cores: int, say: Callable[[str], None]) -> Measurements:
     pairs = _pairs(dtype, say)
     rollout = [point for shape in rollout_probe.SHAPES for point in _engine(dtype, cores, shape, say)]
     one_thread = _engine(dtype, 1, rollout_probe.SHAPES[2], say) if cores > 1 else []
-    say("a whole small job with every role")
-    loop = run_probe(loop_probe.__name__, [{"dtype": dtype}])
-    return Measurements(training, pairs, rollout, one_thread, loop)
+    say("two whole jobs with every role, of a small and of a larger model")
+    loop, crowded = (run_probe(loop_probe.__name__, [asdict(request)]) for request in whole_jobs(dtype))
+    return Measurements(training, pairs, rollout, one_thread, loop, crowded)
+
+
+def whole_jobs(dtype: str) -> tuple[LoopRequest, LoopRequest]:
+    """The small one and the larger one."""
+    return LoopRequest(dtype), LoopRequest(dtype, layers=6, hidden=320, vocabulary=4096, answer=32)
 
 
 def _training(dtype: str, threads: int, say: Callable[[str], None]) -> Points:

@@ -71,8 +71,19 @@ class Predictor:
             "commit": 0.0,
             "between": self._saving() / self.job.checkpoint.every_steps,
         }
-        fixed = {name: s + self.machine.fixed.get(name, 0.0) for name, s in phases.items()}
-        return Prediction(fixed, self.job.rollout.max_staleness > 0 and self.machine.is_gpu)
+        whole = {
+            name: s * (self.machine.crowding.get(name, 1.0) if name in self._crowded else 1.0)
+            + self.machine.fixed.get(name, 0.0)
+            for name, s in phases.items()
+        }
+        return Prediction(whole, self.job.rollout.max_staleness > 0 and self.machine.is_gpu)
+
+    @property
+    def _crowded(self) -> set[str]:
+        """Phases in which more than one model computes; answers are scored as they come, while others are written."""
+        job = self.job
+        scored = job.has_critic or job.has_reference or self.models.reward is not None
+        return ({"rollout", "score"} if scored else set()) | ({"learn"} if job.has_critic else set())
 
     @property
     def _itemsize(self) -> int:

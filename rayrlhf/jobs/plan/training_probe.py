@@ -28,8 +28,8 @@ BATCHES = ((4, 32), (16, 48), (16, 128))
 """Rows and length; half of the tokens are answers."""
 PAIR_SHAPES = ((2, 64, 2048), (8, 128, 2048), (2, 512, 8192))
 MOST_LOGITS = 20_000_000
-REPEATS = 4
-LONG_S = 0.5
+REPEATS = 5
+LONG_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)

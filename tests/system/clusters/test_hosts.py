@@ -17,7 +17,11 @@ from rayrlhf.stages.run_directory import to_toml
 from tests.system import faults, hosts, jobs
 from tests.system.ray_nodes import environment, start_head, start_worker, wait_until_up
 
-pytestmark = [pytest.mark.skipif(not hosts.possible(), reason=hosts.REASON), pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.skipif(not hosts.possible(), reason=hosts.REASON),
+    pytest.mark.timeout(1500),
+    pytest.mark.long,
+]
 STEPS = 10
 TINY = {"threads": 1, "micro_batch_tokens": 256}
 SPREAD = {"ranks": 2, "spread": True, "cpus": 0.5, **TINY}

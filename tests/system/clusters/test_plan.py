@@ -18,6 +18,7 @@ from rayrlhf.jobs.plan.plan import make_plan
 from rayrlhf.runtime.environment import node_cores
 from tests.benchmarks import plan_jobs
 
+pytestmark = pytest.mark.long
 CASE = plan_jobs.Case("wide-ppo", plan_jobs.Shape(4, 512, 8192), 8, 4, {
     "rollout": {"prompts_per_step": 8, "samples_per_prompt": 2, "max_tokens": 32},
     "algorithm": {"kind": "ppo", "kl_coefficient": 0.02}})  # fmt: skip

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.system import jobs
 from tests.system.token_cluster import TokenCluster, command, environment, rayrlhf
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.long]
 STEPS = 4
 COMPARED = ("reward/", "policy/", "kl/", "advantage/", "rollout/", "drift/", "weight_sync/weights_digest")
 TOML = """

@@ -14,6 +14,8 @@ from tests import tiny
 from tests.system import jobs
 from tests.system.labelled_service import LabelledService, Labelling
 
+pytestmark = pytest.mark.long
+
 
 def small_letters(_question, answer):
     return sum(c in string.ascii_lowercase for c in answer) / max(1, len(answer))

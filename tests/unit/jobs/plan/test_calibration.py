@@ -52,7 +52,8 @@ def measured():
     }
     training = {1: points(LAPTOP.one_thread), 2: points(TRUTH)}
     pairs = {2: points(LAPTOP.one_thread), 3: points(LAPTOP.one_thread, stage=3)}
-    return Measurements(training, pairs, engine_points(), [], loop)
+    crowded = {"phases": dict.fromkeys(loop["phases"], 9.9), "memory_mib": {}}
+    return Measurements(training, pairs, engine_points(), [], loop, crowded)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,13 @@ def test_what_arithmetic_does_not_explain_is_fixed(found):
     assert found["base_mib"]["learner"] < 700
     assert found["base_mib"]["rollout"] == pytest.approx(3000 - 1024, abs=10)
     assert found["engine_memory"]["weights"] == pytest.approx(3, rel=0.01)
+
+
+@pytest.mark.parametrize(("seconds", "factor"), [(0.0, 1.0), (9.9, 2.0)])
+def test_what_roles_cost_each_other_is_a_bounded_factor(measured, seconds, factor):
+    crowded = {"phases": dict.fromkeys(measured.crowded["phases"], seconds), "memory_mib": {}}
+    found = fit_all(replace(measured, crowded=crowded), "float32", LAPTOP)
+    assert found["crowding"]["learn"] == factor
 
 
 def test_a_file_serves_its_own_machine_and_dtype_only(tmp_path, monkeypatch, measured):

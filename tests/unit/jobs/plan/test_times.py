@@ -1,6 +1,7 @@
 """Laws of predicted time: more to do never takes less, more hardware never more."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -70,3 +71,19 @@ def test_stale_rollouts_overlap_on_gpus_only():
     assert plan.step == max(plan.phases["rollout"], sum(plan.phases.values()) - plan.phases["rollout"])
     plan = step(job(rollout={"max_staleness": 1}), LAPTOP)
     assert plan.step == pytest.approx(sum(plan.phases.values()))
+
+
+@pytest.mark.parametrize(
+    ("sections", "longer"),
+    [
+        ({}, set()),
+        ({"algorithm": {"kl_coefficient": 0.1}}, {"rollout", "score"}),
+        ({"algorithm": {"kind": "ppo"}}, {"rollout", "score", "learn"}),
+    ],
+)
+def test_phases_in_which_several_models_compute_take_as_much_longer_as_was_measured(sections, longer):
+    crowded = replace(LAPTOP, fixed={}, crowding={"rollout": 1.5, "score": 1.5, "learn": 1.5})
+    config = job("float32", **sections)
+    alone, together = (step(config, machine).phases for machine in (replace(LAPTOP, fixed={}), crowded))
+    for name, seconds in alone.items():
+        assert together[name] == pytest.approx(seconds * (1.5 if name in longer else 1.0))
