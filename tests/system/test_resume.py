@@ -18,7 +18,7 @@ from rayrlhf.stages.run_directory import to_toml
 from tests.system import chaos, jobs
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.long]
 STEPS = 10
 COMPARED = ("reward/", "policy/", "kl/", "advantage/", "rollout/", "drift/")
 

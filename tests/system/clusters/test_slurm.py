@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[3]
 ALONE = "unshare --mount --pid --fork --kill-child --mount-proc"
 SRUN = """#!/bin/bash
