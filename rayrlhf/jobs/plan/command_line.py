@@ -29,7 +29,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=1, help="machines (1)")
     parser.add_argument("--gpus-per-node", type=int, default=8, help="with --gpu (8)")
     parser.add_argument("--answer-tokens", type=float, help="mean length of answers (rollout.max_tokens)")
-    parser.add_argument("--calibrate", action="store_true", help="measure this machine first; takes about twelve minutes")
+    parser.add_argument("--calibrate", action="store_true", help="measure this machine first: twelve minutes")
     parser.add_argument("--calibration", type=Path, help="where calibrations are (~/.cache/rayrlhf/calibration.json)")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run_command=_plan)
