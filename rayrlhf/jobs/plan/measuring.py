@@ -1,4 +1,4 @@
-"""Runs the probes, one process after the other, and collects what they print. Takes some twelve minutes of all cores."""
+"""Runs the probes, one process after the other, and collects what they print: twelve minutes of all cores."""
 
 from __future__ import annotations
 
