@@ -1,8 +1,8 @@
 """How far `rayrlhf plan` is off on this machine:  python -m tests.benchmarks.plan_accuracy
 
 Calibrates, then plans and runs six jobs (`plan_jobs.py`) and compares: seconds of a step and of each phase (medians),
-and the most MiB that a process of each role ever held. About a quarter of an hour on two cores, with nothing else
-running. `--calibration FILE` uses one that is there.
+and the most MiB that a process of each role ever held. Runs of one job differ, so `--repeats 3` takes the medians of
+three. Twenty minutes on two cores, or forty, with nothing else running. `--calibration FILE` uses one that is there.
 """
 
 import argparse
@@ -34,15 +34,28 @@ def planned(case, folder, calibration):
     return make_plan(job, read_models(job), read_lengths(job, None), machine)
 
 
-def compare(case, folder, calibration, directory):
-    """One row of the table, as a mapping."""
+def compare(case, folder, calibration, directories):
+    """One row of the table, as a mapping; `directories`: the runs of this job."""
     plan = planned(case, folder, calibration)
-    phases, step = plan_jobs.measured(directory)
+    measured = [plan_jobs.measured(directory) for directory in directories]
+    step = statistics.median(step for _, step in measured)
+    phases = {name: statistics.median(phases[name] for phases, _ in measured) for name in PHASES if name != "between"}
     phases["between"] = step - sum(phases.values())
-    found = plan_jobs.peaks_mib(directory)
-    memory = {p.role: (p.total / MIB, found[p.role]) for p in plan.memory}
+    peaks = [plan_jobs.peaks_mib(directory) for directory in directories]
+    memory = {p.role: (p.total / MIB, statistics.median(found[p.role] for found in peaks)) for p in plan.memory}
     times = {name: (plan.times.phases[name], phases[name]) for name in PHASES}
     return {"case": case.name, "step": (plan.times.step, step), "phases": times, "memory": memory}
+
+
+def run_once(case, folder):
+    """The run's directory."""
+    folder.mkdir(exist_ok=True)
+    directory = folder / "runs" / case.name
+    if not (directory / "peaks.json").exists():
+        began = time.monotonic()
+        plan_jobs.run(case, folder)
+        print(f"{case.name}: ran for {time.monotonic() - began:.0f} s", flush=True)
+    return directory
 
 
 def off(pair):
@@ -71,6 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--folder", type=Path, help="keep models and runs here; runs that are there are not repeated")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each job")
     parser.add_argument("--cases", nargs="*", default=[case.name for case in plan_jobs.CASES])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -85,12 +99,8 @@ def main():
         results = []
         for case in plan_jobs.CASES:
             if case.name in arguments.cases:
-                directory = folder / "runs" / case.name
-                if not (directory / "timeline.json").exists():
-                    began = time.monotonic()
-                    plan_jobs.run(case, folder)
-                    print(f"{case.name}: ran for {time.monotonic() - began:.0f} s", flush=True)
-                results.append(compare(case, folder, calibration, directory))
+                folders = [folder, *(folder / f"repeat-{n}" for n in range(2, arguments.repeats + 1))]
+                results.append(compare(case, folder, calibration, [run_once(case, each) for each in folders]))
         show(results)
         (folder / "accuracy.json").write_text(json.dumps(results, indent=1))
 

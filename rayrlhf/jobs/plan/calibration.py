@@ -2,7 +2,7 @@
 
     probes ──▶ points ──fit──▶ seconds per unit of work, per thread count        (`training_probe`, `rollout_probe`)
     a whole small job ── minus what the fit predicts for it ──▶ fixed seconds of each phase, base memory of each role
-    a larger one ── divided by what is predicted for it ──▶ what roles that work at the same time cost each other
+    a larger one ── minus what is predicted for it ──▶ what roles that work at the same time cost each other
 
 A file holds one calibration a dtype; it says what machine it is of, and is refused on another.
 """
@@ -30,12 +30,11 @@ from rayrlhf.jobs.plan.loop_probe import LoopRequest, probe_job
 from rayrlhf.jobs.plan.measuring import Measurements, Points, measure, whole_jobs
 from rayrlhf.jobs.plan.memory import MIB, job_memory
 from rayrlhf.jobs.plan.models import JobModels, read_models
-from rayrlhf.jobs.plan.times import Predictor
+from rayrlhf.jobs.plan.times import CROWDED_PHASES, Predictor
 
 VERSION = 2
 SMALLEST_S = 1e-5
-CROWDED_PHASES = ("rollout", "score", "learn")
-MOST_CROWDING = 2.0
+MOST_CROWDING = 1.5
 ENGINE_MEMORY = ("calls", "weights", "vocabulary")
 
 
@@ -177,16 +176,15 @@ def _besides(loop: Mapping[str, Mapping[str, float]], dtype: str, machine: Machi
 
 
 def _crowding(measured: Mapping[str, Mapping[str, float]], dtype: str, machine: Machine) -> dict[str, float]:
+    """See `Machine.crowding`."""
     _, larger = whole_jobs(dtype)
     with _planned(larger) as (job, models, geometry):
         predicted = Predictor(job, models, geometry, machine).predict().phases
-    fixed = machine.fixed
-    ratios = {
-        name: (measured["phases"][name] - fixed[name]) / (predicted[name] - fixed[name])
-        for name in CROWDED_PHASES
-        if predicted[name] > fixed[name]
+    shares = {
+        name: (measured["phases"][name] - predicted[name]) / max(SMALLEST_S, predicted[slower] - machine.fixed[slower])
+        for name, slower in CROWDED_PHASES.items()
     }
-    return {name: min(MOST_CROWDING, max(1.0, ratio)) for name, ratio in ratios.items()}
+    return {name: min(MOST_CROWDING, max(0.0, share)) for name, share in shares.items()}
 
 
 def base_memory(measured_mib: Mapping[str, float], dtype: str, machine: Machine) -> dict[str, float]:

@@ -44,7 +44,8 @@ class Machine:
     is_estimate: bool
     assumptions: tuple[str, ...] = field(default=())
     crowding: Mapping[str, float] = field(default_factory=dict)
-    """How many times longer a phase takes where several roles share the cores in it."""
+    """Seconds that a phase takes longer where several models compute in it, for each second of its own, or of scoring
+    beside the rollout."""
 
     @property
     def is_gpu(self) -> bool:

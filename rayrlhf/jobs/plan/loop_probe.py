@@ -21,7 +21,7 @@ from rayrlhf.config.jobs import RLJob
 from rayrlhf.config.load import validate_job
 from rayrlhf.rewards.requests import RewardRequest
 
-STEPS = 7
+STEPS = 15
 TEMPLATE = "{% for m in messages %}<s> {{ m['content'] }} <e>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
 WORDS = [f"w{i}" for i in range(100)]
 

@@ -25,6 +25,8 @@ from rayrlhf.jobs.plan.models import JobModels
 
 PHASES = ("rollout", "score", "learn", "weight_sync", "commit", "between")
 """`between`: logging, and a checkpoint's share: what the loop waits for, and cores that the writing takes."""
+CROWDED_PHASES = {"rollout": "score", "score": "score", "learn": "learn"}
+"""Phases that other models slow down, and whose work it is that does: answers are scored as they come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +73,15 @@ class Predictor:
             "commit": 0.0,
             "between": self._saving() / self.job.checkpoint.every_steps,
         }
-        whole = {
-            name: s * (self.machine.crowding.get(name, 1.0) if name in self._crowded else 1.0)
-            + self.machine.fixed.get(name, 0.0)
-            for name, s in phases.items()
-        }
+        besides = {name: self.machine.fixed.get(name, 0.0) for name in phases}
+        for name in self._crowded:
+            besides[name] += self.machine.crowding.get(name, 0.0) * phases[CROWDED_PHASES[name]]
+        whole = {name: s + besides[name] for name, s in phases.items()}
         return Prediction(whole, self.job.rollout.max_staleness > 0 and self.machine.is_gpu)
 
     @property
     def _crowded(self) -> set[str]:
-        """Phases in which more than one model computes; answers are scored as they come, while others are written."""
+        """Phases in which more than one model computes."""
         job = self.job
         scored = job.has_critic or job.has_reference or self.models.reward is not None
         return ({"rollout", "score"} if scored else set()) | ({"learn"} if job.has_critic else set())
