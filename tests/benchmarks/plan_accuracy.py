@@ -49,7 +49,6 @@ def compare(case, folder, calibration, directories):
 
 def run_once(case, folder):
     """The run's directory."""
-    folder.mkdir(exist_ok=True)
     directory = folder / "runs" / case.name
     if not (directory / "peaks.json").exists():
         began = time.monotonic()

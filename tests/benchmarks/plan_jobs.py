@@ -103,6 +103,7 @@ def values(case: Case, folder: Path) -> dict:
 
 def run(case: Case, folder: Path, timeout_s: float = 300.0) -> Path:
     """Run the job in a process of its own; returns its run directory."""
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{case.name}.json"
     file.write_text(json.dumps(values(case, folder)))
     command = [sys.executable, "-m", "tests.benchmarks.plan_jobs", str(file)]

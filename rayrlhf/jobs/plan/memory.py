@@ -37,7 +37,7 @@ CHUNK_POSITIONS = 1024
 """Positions that `algorithms/logprobs.py` projects at a time."""
 CPU_EXTRA_LAYERS = 2
 """Layers' worth of activations that learning holds besides: another thread runs backward, from a heap of its own."""
-CPU_SCORING = 2.0
+CPU_SCORING = 1.7
 """What scoring holds per byte of a layer and of a chunk's logits: freed blocks of other sizes stay."""
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
@@ -133,8 +133,8 @@ def _trained(role: str, job: RLJob, shape: ModelShape, geometry: StepGeometry, d
     if role == "learner":
         scored = geometry.micro_batches(geometry.share(config.ranks), config.micro_batch_tokens)
         learning["logits"] = max(logits(shape, batch) for batch in scored)
-    if device.is_gpu and role == "learner":
-        learning["sync bucket"] = 2.0 * min(job.weight_sync.bucket_mib * MIB, itemsize * shape.parameters)
+        bucket = float(min(job.weight_sync.bucket_mib * MIB, itemsize * shape.parameters))
+        learning["sync bucket"] = 2 * bucket if device.is_gpu else bucket
     saving = {"snapshot": (12.0 if config.optimizer == "adamw" else 4.0) * shape.parameters / config.ranks}
     saves = not device.is_gpu and sum(saving.values()) > sum(learning.values())
     key = f"{role}.micro_batch_tokens, {role}.zero_stage or {role}.ranks"

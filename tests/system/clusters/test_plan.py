@@ -1,5 +1,6 @@
 """The memory that a plan predicts is what the processes of a real run hold."""
 
+import statistics
 from dataclasses import replace
 
 import psutil
@@ -18,7 +19,7 @@ from rayrlhf.jobs.plan.plan import make_plan
 from rayrlhf.runtime.environment import node_cores
 from tests.benchmarks import plan_jobs
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 CASE = plan_jobs.Case("wide-ppo", plan_jobs.Shape(4, 512, 8192), 8, 4, {
     "rollout": {"prompts_per_step": 8, "samples_per_prompt": 2, "max_tokens": 32},
     "algorithm": {"kind": "ppo", "kl_coefficient": 0.02}})  # fmt: skip
@@ -35,7 +36,10 @@ def machine():
 def test_peak_memory_of_every_role_is_predicted_within_ten_percent(tmp_path, machine):
     job = validate_job(RLJob, plan_jobs.values(CASE, tmp_path))
     plan = make_plan(job, read_models(job), read_lengths(job, None), machine)
-    measured = plan_jobs.peaks_mib(plan_jobs.run(CASE, tmp_path))
+    runs = [plan_jobs.peaks_mib(plan_jobs.run(CASE, tmp_path / f"run-{n}")) for n in range(3)]
+    measured = {
+        role: statistics.median(run[role] for run in runs) for role in runs[0]
+    }  # one learner's differ by a fifth
     predicted = {process.role: process.total / MIB for process in plan.memory}
     assert set(predicted) == {"rollout", "learner", "critic", "reference", "reward"}
     off = {role: mib / measured[role] - 1 for role, mib in predicted.items()}
