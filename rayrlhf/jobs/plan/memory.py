@@ -31,8 +31,8 @@ BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's `reduce_bucket_size`."""
 PREFETCH_ELEMENTS = 50_000_000
 """DeepSpeed's `stage3_prefetch_bucket_size`."""
-LOGIT_COPIES = 4
-"""Float32 copies of a chunk's logits at the peak: scaled, softmax, their product, the gradient."""
+SCORING_COPIES, LEARNING_COPIES = 4, 8
+"""Float32 copies of a chunk's logits at the peak: raw, scaled, softmax, product; learning has a gradient of each."""
 CHUNK_POSITIONS = 1024
 """Positions that `algorithms/logprobs.py` projects at a time."""
 CPU_EXTRA_LAYERS = 2
@@ -115,9 +115,9 @@ def activations(
     return float(itemsize * batch.tokens * (inputs + (alive + extra_layers) * layer))
 
 
-def logits(shape: ModelShape, batch: MicroBatch) -> float:
-    """Bytes of the float32 logits of one chunk, with what the loss makes of them."""
-    return float(4 * LOGIT_COPIES * min(batch.answers, CHUNK_POSITIONS) * shape.vocabulary)
+def logits(shape: ModelShape, batch: MicroBatch, copies: int) -> float:
+    """Bytes of the float32 logits of one chunk, with what is made of them."""
+    return float(4 * copies * min(batch.answers, CHUNK_POSITIONS) * shape.vocabulary)
 
 
 def _trained(role: str, job: RLJob, shape: ModelShape, geometry: StepGeometry, device: Device) -> ProcessMemory:
@@ -131,8 +131,7 @@ def _trained(role: str, job: RLJob, shape: ModelShape, geometry: StepGeometry, d
     extra = 0 if device.is_gpu else CPU_EXTRA_LAYERS
     learning["activations"] = activations(shape, widest, itemsize, job.model.gradient_checkpointing, extra)
     if role == "learner":
-        scored = geometry.micro_batches(geometry.share(config.ranks), config.micro_batch_tokens)
-        learning["logits"] = max(logits(shape, batch) for batch in scored)
+        learning["logits"] = logits(shape, widest, LEARNING_COPIES)
         bucket = float(min(job.weight_sync.bucket_mib * MIB, itemsize * shape.parameters))
         learning["sync bucket"] = 2 * bucket if device.is_gpu else bucket
     saving = {"snapshot": (12.0 if config.optimizer == "adamw" else 4.0) * shape.parameters / config.ranks}
@@ -164,7 +163,7 @@ def _scorer(role: str, job: RLJob, shape: ModelShape | None, geometry: StepGeome
     held = 1.0 if device.is_gpu else CPU_SCORING
     parts = {"weights": float(itemsize * shape.parameters), "activations": held * layer}
     if role == "reference":
-        parts["logits"] = held * logits(shape, widest)
+        parts["logits"] = held * logits(shape, widest, SCORING_COPIES)
     return _process(role, config.workers, config.gpus, parts, f"{role}.micro_batch_tokens", device)
 
 

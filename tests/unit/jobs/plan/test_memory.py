@@ -58,8 +58,8 @@ def test_activations_and_logits_by_hand():
     layer = 9 * 2048 + 2 * 2048 + 4 * 8192
     assert activations(BILLION, batch, 2, False) == 2 * 400 * 25 * layer
     assert activations(BILLION, batch, 2, True) == 2 * 400 * (24 * 2048 + 2 * layer)
-    assert logits(BILLION, batch) == 4 * 4 * 200 * 32_000
-    assert logits(BILLION, MicroBatch(40, 100, 4000)) == 4 * 4 * 1024 * 32_000  # a chunk at a time
+    assert logits(BILLION, batch, 4) == 4 * 4 * 200 * 32_000
+    assert logits(BILLION, MicroBatch(40, 100, 4000), 4) == 4 * 4 * 1024 * 32_000  # a chunk at a time
 
 
 def test_a_vllm_engine_takes_its_share_of_the_gpu():
