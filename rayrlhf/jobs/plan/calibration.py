@@ -169,8 +169,7 @@ def _errors(measured: Measurements, every: Mapping[str, Coefficients], rollout: 
 def _besides(loop: Mapping[str, Mapping[str, float]], dtype: str, machine: Machine) -> dict[str, dict[str, float]]:
     """Seconds and MiB of the small job that its arithmetic does not explain."""
     small, _ = whole_jobs(dtype)
-    with _planned(small) as (job, models, geometry):
-        predicted = Predictor(job, models, geometry, machine).predict().phases
+    predicted = _predicted_phases(small, machine)
     fixed = {name: max(0.0, s - predicted.get(name, 0.0)) for name, s in loop["phases"].items()}
     return {"fixed": fixed, "base_mib": base_memory(loop["memory_mib"], dtype, machine)}
 
@@ -178,8 +177,7 @@ def _besides(loop: Mapping[str, Mapping[str, float]], dtype: str, machine: Machi
 def _crowding(measured: Mapping[str, Mapping[str, float]], dtype: str, machine: Machine) -> dict[str, float]:
     """See `Machine.crowding`."""
     _, larger = whole_jobs(dtype)
-    with _planned(larger) as (job, models, geometry):
-        predicted = Predictor(job, models, geometry, machine).predict().phases
+    predicted = _predicted_phases(larger, machine)
     shares = {
         name: (measured["phases"][name] - predicted[name]) / max(SMALLEST_S, predicted[slower] - machine.fixed[slower])
         for name, slower in CROWDED_PHASES.items()
@@ -194,6 +192,11 @@ def base_memory(measured_mib: Mapping[str, float], dtype: str, machine: Machine)
     with _planned(small) as (job, models, geometry):
         parts = {process.role: process.total / MIB for process in job_memory(job, models, geometry, bare)}
     return {role: max(0.0, mib - parts.get(role, 0.0)) for role, mib in measured_mib.items()}
+
+
+def _predicted_phases(request: LoopRequest, machine: Machine) -> Mapping[str, float]:
+    with _planned(request) as (job, models, geometry):
+        return Predictor(job, models, geometry, machine).predict().phases
 
 
 @contextmanager

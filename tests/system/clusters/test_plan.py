@@ -1,7 +1,7 @@
 """The memory that a plan predicts is what the processes of a real run hold."""
 
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import psutil
 import pytest
@@ -12,7 +12,7 @@ from rayrlhf.jobs.plan import loop_probe
 from rayrlhf.jobs.plan.calibration import base_memory
 from rayrlhf.jobs.plan.geometry import read_lengths
 from rayrlhf.jobs.plan.hardware import cpu_estimate
-from rayrlhf.jobs.plan.measuring import run_probe
+from rayrlhf.jobs.plan.measuring import run_probe, whole_jobs
 from rayrlhf.jobs.plan.memory import MIB
 from rayrlhf.jobs.plan.models import read_models
 from rayrlhf.jobs.plan.plan import make_plan
@@ -28,7 +28,8 @@ CASE = plan_jobs.Case("wide-ppo", plan_jobs.Shape(4, 512, 8192), 8, 4, {
 @pytest.fixture(scope="module")
 def machine():
     """This machine, with the memory that processes have before any model is large, as a calibration finds it."""
-    found = run_probe(loop_probe.__name__, [{"dtype": "float32"}])
+    small, _ = whole_jobs("float32")
+    found = run_probe(loop_probe.__name__, [asdict(small)])
     here = cpu_estimate(1, node_cores(), psutil.virtual_memory().total, "float32")
     return replace(here, base_mib=base_memory(found["memory_mib"], "float32", here))
 
@@ -37,9 +38,7 @@ def test_peak_memory_of_every_role_is_predicted_within_ten_percent(tmp_path, mac
     job = validate_job(RLJob, plan_jobs.values(CASE, tmp_path))
     plan = make_plan(job, read_models(job), read_lengths(job, None), machine)
     runs = [plan_jobs.peaks_mib(plan_jobs.run(CASE, tmp_path / f"run-{n}")) for n in range(3)]
-    measured = {
-        role: statistics.median(run[role] for run in runs) for role in runs[0]
-    }  # one learner's differ by a fifth
+    measured = {role: statistics.median(run[role] for run in runs) for role in runs[0]}  # single runs differ by a fifth
     predicted = {process.role: process.total / MIB for process in plan.memory}
     assert set(predicted) == {"rollout", "learner", "critic", "reference", "reward"}
     off = {role: mib / measured[role] - 1 for role, mib in predicted.items()}

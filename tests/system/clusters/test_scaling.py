@@ -103,10 +103,10 @@ def test_a_run_waits_for_the_nodes_that_a_growing_cluster_adds(cluster, capsys):
     placement = Placement(wanted)
     with ThreadPoolExecutor(1) as threads:  # Ray starts a node in the main thread only
         waits = threads.submit(placement.wait, 60)
-        time.sleep(2)
-        assert not waits.done()
-        cluster.add_node(num_cpus=1, labels={"pool": "later"})
         try:
+            time.sleep(2)
+            assert not waits.done()
+            cluster.add_node(num_cpus=1, labels={"pool": "later"})
             waits.result()
         finally:
             placement.release()
